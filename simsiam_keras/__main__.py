@@ -1,0 +1,116 @@
+"""`python -m simsiam_keras COMMAND --flagfile=...`: choose the backend, parse, dispatch."""
+
+import os
+import sys
+import traceback
+
+from absl import flags
+
+from simsiam_keras import config
+from simsiam_keras.errors import RunFailed
+
+USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
+
+
+def main(argv=None):
+    """Runs a command.
+
+    Args:
+        argv: arguments without the program's name; default `sys.argv[1:]`.
+
+    Returns:
+        The exit code: 0, 1 after a failure, 2 after a mistake in the call or its input, 130 after
+        an interruption.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    command, rest = argv[0], argv[1:]
+    if command not in config.COMMANDS:
+        known = ", ".join(config.COMMANDS)
+        print(f"simsiam_keras: no command {command!r}; there are: {known}", file=sys.stderr)
+        return 2
+    if "--help" in rest or "-h" in rest:
+        print(config.help_text(command))
+        return 0
+    try:
+        cfg = config.parse(command, rest)
+    except (flags.Error, ValueError, OSError) as error:
+        return _complain(error, 2)
+    _quiet_libraries(cfg)
+    try:
+        result = _dispatch(command, cfg)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was written is kept", file=sys.stderr)
+        return 130
+    except RunFailed as error:
+        return _fail(error, 1, cfg)
+    except (ValueError, FileNotFoundError, NotADirectoryError, ImportError) as error:
+        return _fail(error, 2, cfg)
+    except Exception as error:
+        return _fail(error, 1, cfg)
+    _print_table(command, result)
+    return 0
+
+
+def run():
+    """Entry point of the console script."""
+    sys.exit(main())
+
+
+def _dispatch(command, cfg):
+    from simsiam_keras import evaluate, train
+
+    functions = {
+        "pretrain": train.pretrain,
+        "linear-probe": evaluate.linear_probe,
+        "knn": evaluate.nearest_neighbours,
+        "embed": evaluate.embed,
+        "export": evaluate.export_checkpoint,
+        "preview": evaluate.preview,
+    }
+    return functions[command](cfg)
+
+
+def _quiet_libraries(cfg):
+    os.environ["KERAS_BACKEND"] = cfg.backend
+    if not cfg.debug:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import warnings
+
+        warnings.filterwarnings("ignore", module=r"(keras|tensorflow|tensorflow_datasets)\b")
+
+
+def _overview():
+    lines = [USAGE, ""]
+    for name, cls in config.COMMANDS.items():
+        lines.append(f"  {name:14}{cls.__doc__}")
+    lines += ["", "`COMMAND --help` lists its flags; flags/ holds recipes to start from."]
+    return "\n".join(lines)
+
+
+def _fail(error, code, cfg):
+    if cfg.debug:
+        traceback.print_exc()
+    return _complain(error, code)
+
+
+def _complain(error, code):
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    print(f"simsiam_keras: {sentence}", file=sys.stderr)
+    return code
+
+
+def _print_table(command, result):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=command, show_header=False, title_justify="left")
+    for name, value in result.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,268 @@
+"""Every flag of every command: a command is a frozen dataclass, a flag is one of its fields.
+
+Only absl is imported here, so that `--help` answers at once. Nothing below `__main__` reads a flag:
+the commands' functions take these dataclasses, which a script can build as well.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import flags
+
+
+def option(default, help, choices=None, minimum=None):
+    """A dataclass field that becomes a flag."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    run_dir: str = option("", "Folder to write to; by default named after the input.")
+    backend: str = option(
+        os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "Keras backend.",
+        choices=("tensorflow", "jax", "torch"),
+    )
+    seed: int = option(0, "Seed of initialization, order and augmentation.", minimum=0)
+    debug: bool = option(False, "Show tracebacks and library messages.")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Images, and how two views are made of each."""
+
+    dataset: str = option(
+        "digits",
+        "`digits`, `folder:PATH`, `npz:PATH`, or the name of a TensorFlow data set.",
+    )
+    data_dir: str = option("", "Where TensorFlow data sets are prepared.")
+    split: str = option("train", "Split of `--dataset`.")
+    recipe: str = option(
+        "cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits")
+    )
+    image_size: int = option(0, "Side of a view in pixels; 0: the recipe's.", minimum=0)
+    min_crop: float = option(0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Pretrain(Common, Views):
+    """Trains an encoder without labels and leaves a run folder."""
+
+    method: str = option("simsiam", "What to train.", choices=("simsiam",))
+
+    probe_dataset: str = option(
+        "", "Labelled images for the kNN monitor; empty: `--dataset` if labelled; `none`: no kNN."
+    )
+    probe_split: str = option("train", "Split that is the kNN's bank.")
+    probe_test_split: str = option(
+        "test", "Split that is classified; where there is none, a fifth of the bank is."
+    )
+
+    encoder: str = option(
+        "resnet18", "resnet10, resnet18, resnet34, resnet50 or keras.applications:NAME."
+    )
+    stem: str = option("cifar", "First layers.", choices=("cifar", "imagenet", "stride2"))
+    width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
+    zero_init_residual: bool = option(False, "Start every residual block as the identity.")
+    projector_layers: int = option(2, "Linear layers of the projector.", minimum=1)
+    output_dim: int = option(2048, "Width d of the outputs z and p.", minimum=1)
+    output_affine: bool = option(False, "Scale and offset in the projector's last BN.")
+    predictor_hidden: int = option(512, "Width of the predictor's bottleneck.", minimum=1)
+    stop_gradient: bool = option(True, "False removes the stop-gradient: watch it collapse.")
+
+    epochs: int = option(800, "Passes over the images.", minimum=1)
+    batch_size: int = option(512, "Images in an optimizer step.", minimum=2)
+    gradient_accumulation: int = option(
+        1, "Parts a batch is computed in; BN sees a part at a time.", minimum=1
+    )
+    base_lr: float = option(0.03, "Learning rate for a batch of 256; scaled by batch / 256.", minimum=0)
+    warmup_epochs: int = option(0, "Epochs of linear warm-up before the cosine.", minimum=0)
+    momentum: float = option(0.9, "Momentum of SGD.", minimum=0)
+    weight_decay: float = option(5e-4, "Coupled weight decay, on every parameter.", minimum=0)
+    predictor_lr: str = option(
+        "decayed", "Learning rate of the predictor.", choices=("decayed", "constant")
+    )
+    precision: str = option(
+        "float32", "Arithmetic.", choices=("float32", "mixed_bfloat16", "mixed_float16")
+    )
+    jit: str = option("auto", "Compile the step with XLA.", choices=("auto", "on", "off"))
+    strategy: str = option(
+        "auto",
+        "`mirrored` over all GPUs; `auto`: mirrored where there are several.",
+        choices=("auto", "none", "mirrored"),
+    )
+    virtual_devices: int = option(
+        0, "Split the CPU into this many devices, to try `--strategy=mirrored`.", minimum=0
+    )
+
+    knn_every: int = option(10, "Epochs between kNN measurements; 0: first and last only.", minimum=0)
+    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+    checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
+    stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
+
+    def __post_init__(self):
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                "--batch_size must be a multiple of --gradient_accumulation. Received: "
+                f"batch_size={self.batch_size}, gradient_accumulation={self.gradient_accumulation}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                "--warmup_epochs must be below --epochs. Received: "
+                f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
+            )
+
+
+@dataclass(frozen=True)
+class EncoderInput(Common):
+    """An encoder and the images to put through it."""
+
+    encoder: str = option("", "SavedModel folder or .keras file (required).")
+    dataset: str = option(
+        "digits",
+        "`digits`, `folder:PATH`, `npz:PATH`, or the name of a TensorFlow data set.",
+    )
+    data_dir: str = option("", "Where TensorFlow data sets are prepared.")
+    split: str = option("train", "Split to train on or search in.")
+    batch_size: int = option(256, "Images in a forward step.", minimum=1)
+
+    def __post_init__(self):
+        if not self.encoder:
+            raise ValueError("--encoder is required: the path of a SavedModel or a .keras file")
+
+
+@dataclass(frozen=True)
+class LinearProbe(EncoderInput):
+    """Trains a linear classifier on frozen features and reports its accuracy."""
+
+    test_split: str = option("test", "Split that is classified once, at the end.")
+    optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
+    learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
+    epochs: int = option(90, "Passes over the features.", minimum=1)
+    probe_batch_size: int = option(0, "Features in a step; 0: 256 for sgd, 4096 for lars.", minimum=0)
+    validation_fraction: float = option(0.1, "Share of train that chooses the rate.", minimum=0)
+    classes: int = option(0, "Classes expected; 0: as many as are found.", minimum=0)
+
+
+@dataclass(frozen=True)
+class KNN(EncoderInput):
+    """Classifies by weighted nearest neighbours in feature space."""
+
+    test_split: str = option("test", "Split that is classified.")
+    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Embed(EncoderInput):
+    """Writes the features of a data set to features.npz."""
+
+
+@dataclass(frozen=True)
+class Export(Common):
+    """Writes the encoder of a run's last checkpoint, finished or not."""
+
+    output: str = option("", "Folder to write encoder/ and encoder.keras to (required).")
+
+    def __post_init__(self):
+        if not self.run_dir or not self.output:
+            raise ValueError("--run_dir and --output are required")
+
+
+@dataclass(frozen=True)
+class Preview(Common, Views):
+    """Draws pairs of views, to see what the encoder will be shown."""
+
+    pairs: int = option(8, "Images to show.", minimum=1)
+    output: str = option("", "PNG to write; default RUN_DIR/views.png or views.png.")
+
+
+COMMANDS = {
+    "pretrain": Pretrain,
+    "linear-probe": LinearProbe,
+    "knn": KNN,
+    "embed": Embed,
+    "export": Export,
+    "preview": Preview,
+}
+
+
+def parse(command, argv):
+    """Reads the flags of a command.
+
+    Args:
+        command: a key of `COMMANDS`.
+        argv: the arguments after the command.
+
+    Returns:
+        The command's dataclass.
+
+    Raises:
+        absl.flags.Error: on an unknown flag, a wrong value or a missing flagfile.
+        ValueError: on values that do not go together, or an argument that is no flag.
+    """
+    values = flags.FlagValues()
+    cls = COMMANDS[command]
+    for field in dataclasses.fields(cls):
+        _define(field, values)
+    rest = values([command, *argv])[1:]
+    if rest:
+        raise ValueError(f"{command} takes flags only. Received: {' '.join(rest)}")
+    return cls(**{field.name: values[field.name].value for field in dataclasses.fields(cls)})
+
+
+def _define(field, values):
+    help, choices, minimum = (field.metadata[k] for k in ("help", "choices", "minimum"))
+    if choices:
+        flags.DEFINE_enum(field.name, field.default, choices, help, flag_values=values)
+    elif field.type is bool:
+        flags.DEFINE_boolean(field.name, field.default, help, flag_values=values)
+    elif field.type is int:
+        flags.DEFINE_integer(
+            field.name, field.default, help, lower_bound=minimum, flag_values=values
+        )
+    elif field.type is float:
+        flags.DEFINE_float(field.name, field.default, help, lower_bound=minimum, flag_values=values)
+    else:
+        flags.DEFINE_string(field.name, field.default, help, flag_values=values)
+
+
+def help_text(command):
+    """The flags of a command with their defaults, one to a line."""
+    cls = COMMANDS[command]
+    lines = [
+        cls.__doc__,
+        "",
+        f"usage: python -m simsiam_keras {command} [--flagfile=FILE] [--flag=value ...]",
+        "",
+    ]
+    for field in dataclasses.fields(cls):
+        choices = field.metadata["choices"]
+        kind = "|".join(choices) if choices else field.type.__name__
+        lines.append(f"  --{field.name}={kind}")
+        lines.append(f"      {field.metadata['help']} [{_spell(field.default)}]")
+    return "\n".join(lines)
+
+
+def to_flagfile(config):
+    """The configuration as the text of a flagfile that gives it back."""
+    pairs = dataclasses.asdict(config).items()
+    return "".join(f"--{name}={_spell(value)}\n" for name, value in pairs)
+
+
+def _spell(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def run_dir(config):
+    """The folder that a pretraining run writes to, as a `pathlib.Path`."""
+    if config.run_dir:
+        return Path(config.run_dir)
+    name = config.dataset.rstrip("/").split(":")[-1].split("/")[-1]
+    return Path("saved_models") / f"{config.method}_{name}"

@@ -1,0 +1,159 @@
+"""Backbones: images with values 0..255 in, pooled features `[n, width]` out.
+
+Every encoder begins with its own normalization, so that an exported one needs no recipe beside it.
+"""
+
+import inspect
+
+import keras
+
+from simsiam_keras.heads import batch_norm
+
+# ImageNet's channel statistics in units of pixel values, the field's convention for any photograph.
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+STEMS = ("imagenet", "cifar", "stride2")
+
+
+def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, zero_init_residual=False):
+    """ResNet-18: 2-2-2-2 basic blocks, features `[n, 8 * width]`. See `resnet`."""
+    return resnet((2, 2, 2, 2), _basic_block, input_shape, stem, width, zero_init_residual)
+
+
+def resnet34(input_shape=(224, 224, 3), stem="imagenet", width=64, zero_init_residual=False):
+    """ResNet-34: 3-4-6-3 basic blocks, features `[n, 8 * width]`. See `resnet`."""
+    return resnet((3, 4, 6, 3), _basic_block, input_shape, stem, width, zero_init_residual)
+
+
+def resnet50(input_shape=(224, 224, 3), stem="imagenet", width=64, zero_init_residual=False):
+    """ResNet-50: 3-4-6-3 bottleneck blocks, features `[n, 32 * width]`. See `resnet`."""
+    return resnet((3, 4, 6, 3), _bottleneck_block, input_shape, stem, width, zero_init_residual)
+
+
+def resnet10(input_shape=(32, 32, 3), stem="stride2", width=32, zero_init_residual=False):
+    """ResNet-10, the small net for CPUs: 1-1-1-1 basic blocks, features `[n, 8 * width]`.
+
+    See `resnet`.
+    """
+    return resnet((1, 1, 1, 1), _basic_block, input_shape, stem, width, zero_init_residual)
+
+
+def resnet(depths, block, input_shape, stem, width, zero_init_residual):
+    """A residual network without its classifier.
+
+    Args:
+        depths: number of blocks in each stage; stages after the first halve the resolution.
+        block: function `(x, width, stride, zero_init, name) -> x`.
+        input_shape: `(height, width, channels)` of the images.
+        stem: `"imagenet"` (7x7 stride 2, then max-pooling), `"cifar"` (3x3 stride 1, no pooling) or
+            `"stride2"` (3x3 stride 2, no pooling).
+        width: channels of the first stage, doubled in each later one; 64 in the paper.
+        zero_init_residual: start the last normalization of every block at gamma = 0, so that each
+            block begins as the identity (the ImageNet recipe).
+
+    Returns:
+        A functional `keras.Model` named `encoder`: `[n, *input_shape]` with values 0..255, of any
+        dtype, to features `[n, channels of the last stage]`.
+
+    Raises:
+        ValueError: if `stem` is unknown or `width` is below 1.
+
+    Reference:
+        He et al., Deep Residual Learning, https://arxiv.org/abs/1512.03385; downsampling in the
+        3x3 convolution and the initialization as in torchvision, which the paper's code uses.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
+    if width < 1:
+        raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    images = keras.Input(input_shape, name="images")
+    x = _normalization(input_shape[-1])(images)
+    kernel, stride = {"imagenet": (7, 2), "cifar": (3, 1), "stride2": (3, 2)}[stem]
+    x = _conv_norm(x, width, kernel, stride, name="stem")
+    x = keras.layers.ReLU(name="stem_relu")(x)
+    if stem == "imagenet":
+        x = keras.layers.ZeroPadding2D(1, name="pool_pad")(x)  # after ReLU, zero is no maximum
+        x = keras.layers.MaxPooling2D(3, 2, name="pool")(x)
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            stride = 2 if i > 0 and j == 0 else 1
+            x = block(x, width * 2**i, stride, zero_init_residual, name=f"stage_{i + 1}_{j + 1}")
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(images, x, name="encoder")
+
+
+def application(name, input_shape=(224, 224, 3)):
+    """Any model of `keras.applications`, randomly initialized, without its classifier.
+
+    Args:
+        name: the constructor's name, such as `"EfficientNetV2B0"`.
+        input_shape: `(height, width, 3)`; each model has a smallest size of its own.
+
+    Returns:
+        A functional `keras.Model`, images with values 0..255 to average-pooled features.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    constructor = getattr(keras.applications, name, None)
+    if not inspect.isfunction(constructor):
+        known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))
+        raise ValueError(
+            f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}"
+        )
+    backbone = constructor(include_top=False, weights=None, pooling="avg", input_shape=input_shape)
+    images = keras.Input(input_shape, name="images")
+    own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters
+    x = images if own_preprocessing else _normalization(input_shape[-1])(images)
+    return keras.Model(images, backbone(x), name="encoder")
+
+
+ENCODERS = {"resnet10": resnet10, "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
+
+
+def _normalization(channels):
+    mean, std = (MEAN, STD) if channels == 3 else ((127.5,) * channels, (64.0,) * channels)
+    return keras.layers.Normalization(
+        mean=mean, variance=[s * s for s in std], name="normalization"
+    )
+
+
+def _basic_block(x, width, stride, zero_init, name):
+    shortcut = x
+    if stride != 1 or x.shape[-1] != width:
+        shortcut = _conv_norm(x, width, 1, stride, name=f"{name}_shortcut")
+    x = _conv_norm(x, width, 3, stride, name=f"{name}_a")
+    x = keras.layers.ReLU(name=f"{name}_a_relu")(x)
+    x = _conv_norm(x, width, 3, 1, name=f"{name}_b", zero_init=zero_init)
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _bottleneck_block(x, width, stride, zero_init, name):
+    shortcut = x
+    if stride != 1 or x.shape[-1] != 4 * width:
+        shortcut = _conv_norm(x, 4 * width, 1, stride, name=f"{name}_shortcut")
+    x = _conv_norm(x, width, 1, 1, name=f"{name}_a")
+    x = keras.layers.ReLU(name=f"{name}_a_relu")(x)
+    x = _conv_norm(x, width, 3, stride, name=f"{name}_b")
+    x = keras.layers.ReLU(name=f"{name}_b_relu")(x)
+    x = _conv_norm(x, 4 * width, 1, 1, name=f"{name}_c", zero_init=zero_init)
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _conv_norm(x, filters, kernel, stride, name, zero_init=False):
+    if kernel > 1 and stride > 1:
+        # PyTorch pads both sides alike; Keras's "same" pads a strided convolution on one side only.
+        x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    x = keras.layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding="valid" if stride > 1 else "same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        name=f"{name}_conv",
+    )(x)
+    return batch_norm(gamma_initializer="zeros" if zero_init else "ones", name=f"{name}_norm")(x)

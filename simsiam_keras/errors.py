@@ -1,0 +1,5 @@
+"""The one error of our own; bad input raises `ValueError`, as in Keras."""
+
+
+class RunFailed(Exception):
+    """A run that was asked for correctly and could not go on; exit code 1."""

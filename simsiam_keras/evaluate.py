@@ -1,0 +1,272 @@
+"""The commands that read an encoder or a run: linear-probe, knn, embed, export, preview."""
+
+import io
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from simsiam_keras import config, distribute, export, runs, train
+from simsiam_keras.data import sources
+from simsiam_keras.evaluation import embeddings, knn, linear
+
+
+def linear_probe(cfg, console=None):
+    """Trains a linear classifier on frozen features; returns the content of its result.json.
+
+    Args:
+        cfg: a `config.LinearProbe`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        A dict with `linear_accuracy`, `protocol`, `learning_rate`, `epochs` and what led to them.
+
+    Raises:
+        ValueError: if the encoder, the data or their labels cannot be used.
+    """
+    console = console or Console(stderr=True)
+    began = time.perf_counter()
+    rates = _rates(cfg.learning_rates)
+    encoder = export.load_encoder(cfg.encoder)
+    train_set, test_set = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    _check_classes(cfg, train_set)
+    folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
+    with runs.locked(folder, config.to_flagfile(cfg)) as run_dir:
+        before = _fingerprint(encoder, train_set)
+        train_x = _embed(encoder, train_set, cfg.batch_size, console)
+        test_x = _embed(encoder, test_set, cfg.batch_size, console)
+        probe = linear.linear_probe(
+            train_x,
+            train_set.labels,
+            test_x,
+            test_set.labels,
+            optimizer=cfg.optimizer,
+            learning_rates=rates,
+            batch_size=cfg.probe_batch_size or None,
+            epochs=cfg.epochs,
+            validation_fraction=cfg.validation_fraction,
+            seed=cfg.seed,
+            progress=console.is_terminal,
+        )
+        if not np.array_equal(before, _fingerprint(encoder, train_set)):
+            raise RuntimeError("the encoder changed while its features were probed")
+        np.savez(
+            run_dir / "classifier.npz",
+            weights=probe.weights,
+            bias=probe.bias,
+            classes=probe.classes,
+        )
+        _write_environment(run_dir, train_set)
+        if probe.at_grid_edge:
+            console.print(
+                f"The best learning rate, {probe.learning_rate:g}, is at the edge of those tried; "
+                "a wider --learning_rates may do better."
+            )
+        result = {
+            "linear_accuracy": probe.linear_accuracy,
+            "protocol": probe.protocol,
+            "optimizer": probe.optimizer,
+            "learning_rate": probe.learning_rate,
+            "learning_rates": list(probe.learning_rates),
+            "validation_accuracies": list(probe.validation_accuracies),
+            "at_grid_edge": probe.at_grid_edge,
+            "epochs": probe.epochs,
+            "classes": len(probe.classes),
+            "train_images": len(train_set),
+            "test_images": len(test_set),
+            "dataset": cfg.dataset,
+            "encoder": cfg.encoder,
+            "seed": cfg.seed,
+            "wall_seconds": round(time.perf_counter() - began, 1),
+        }
+        runs.write_json(run_dir / "result.json", result)
+    return {**result, "run_dir": str(run_dir)}
+
+
+def nearest_neighbours(cfg, console=None):
+    """Classifies by weighted nearest neighbours; returns the content of its result.json.
+
+    Args:
+        cfg: a `config.KNN`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        A dict with `knn_accuracy` and the protocol.
+
+    Raises:
+        ValueError: if the encoder, the data or their labels cannot be used.
+    """
+    console = console or Console(stderr=True)
+    encoder = export.load_encoder(cfg.encoder)
+    bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    with runs.locked(_run_dir(cfg, "knn"), config.to_flagfile(cfg)) as run_dir:
+        accuracy = knn.knn_accuracy(
+            _embed(encoder, bank, cfg.batch_size, console),
+            bank.labels,
+            _embed(encoder, queries, cfg.batch_size, console),
+            queries.labels,
+            cfg.knn_k,
+            cfg.knn_temperature,
+        )
+        _write_environment(run_dir, bank)
+        result = {
+            "knn_accuracy": accuracy,
+            "k": knn.effective_k(cfg.knn_k, len(bank)),
+            "temperature": cfg.knn_temperature,
+            "bank": len(bank),
+            "queries": len(queries),
+            "dataset": cfg.dataset,
+            "encoder": cfg.encoder,
+        }
+        runs.write_json(run_dir / "result.json", result)
+    return {**result, "run_dir": str(run_dir)}
+
+
+def embed(cfg, console=None):
+    """Writes `features.npz` (features, and labels where known) of a data set.
+
+    Args:
+        cfg: a `config.Embed`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        A dict that says what was written.
+
+    Raises:
+        ValueError: if the encoder or the data cannot be used.
+    """
+    console = console or Console(stderr=True)
+    encoder = export.load_encoder(cfg.encoder)
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), config.to_flagfile(cfg)) as run_dir:
+        arrays = {"features": _embed(encoder, source, cfg.batch_size, console)}
+        if source.labels is not None:
+            arrays["labels"] = source.labels
+        if source.class_names is not None:
+            arrays["class_names"] = np.array(source.class_names)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        runs.write_atomically(run_dir / "features.npz", buffer.getbuffer())
+        _write_environment(run_dir, source)
+        result = {
+            "features": list(arrays["features"].shape),
+            "file": str(run_dir / "features.npz"),
+            "dataset": cfg.dataset,
+            "encoder": cfg.encoder,
+        }
+        runs.write_json(run_dir / "result.json", result)
+    return {**result, "run_dir": str(run_dir)}
+
+
+def export_checkpoint(cfg, console=None):
+    """Writes the encoder of a run's last checkpoint, also of a run that has not finished.
+
+    Args:
+        cfg: a `config.Export`.
+        console: unused; every command takes one.
+
+    Returns:
+        A dict that says what was written.
+
+    Raises:
+        ValueError: if the folder is no run or has no checkpoint yet.
+    """
+    del console
+    source_dir = Path(cfg.run_dir)
+    if not (source_dir / "flags.cfg").exists():
+        raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
+    trained = config.parse("pretrain", [f"--flagfile={source_dir / 'flags.cfg'}"])
+    recipe = train.recipe_of(trained)
+    model, _ = train.build_model(trained, recipe.size, steps=1)
+    epoch = runs.restore_checkpoint(source_dir, model)
+    if epoch == 0:
+        raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
+    written = export.save_encoder(model.encoder, cfg.output, recipe.eval_crop)
+    return {"epoch": epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
+
+
+def preview(cfg, console=None):
+    """Draws pairs of views into a PNG.
+
+    Args:
+        cfg: a `config.Preview`.
+        console: unused; every command takes one.
+
+    Returns:
+        A dict that says what was written.
+
+    Raises:
+        ValueError: if the data cannot be used.
+    """
+    del console
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe = train.recipe_of(cfg)
+    grid = train.preview_grid(source, train.two_views(recipe), cfg.pairs, cfg.seed)
+    Image.fromarray(grid).save(path)
+    return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
+
+
+def _run_dir(cfg, name):
+    if cfg.run_dir:
+        return Path(cfg.run_dir)
+    path = Path(cfg.encoder)
+    return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
+
+
+def _labelled(cfg, split):
+    source = sources.load(cfg.dataset, cfg.data_dir or None, split)
+    if source.labels is None:
+        raise ValueError(
+            f"--dataset={cfg.dataset} has no labels, which this command needs; "
+            "put the images of each class in a folder of its own"
+        )
+    return source
+
+
+def _check_classes(cfg, source):
+    found = len(np.unique(source.labels))
+    if cfg.classes and found != cfg.classes:
+        raise ValueError(f"--classes={cfg.classes} were expected, {source.name} has {found}")
+
+
+def _rates(text):
+    if not text:
+        return None
+    try:
+        return tuple(float(rate) for rate in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--learning_rates must be numbers separated by commas. Received: {text}"
+        ) from None
+
+
+def _embed(encoder, source, batch_size, console):
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"features of {source.name}", total=len(source))
+        return embeddings.embed(
+            encoder,
+            source,
+            encoder.image_size,
+            encoder.eval_crop,
+            batch_size,
+            on_batch=lambda done: bar.advance(task, done),
+        )
+
+
+def _fingerprint(encoder, source):
+    batch = next(
+        embeddings.evaluation_batches(source, encoder.image_size, encoder.eval_crop, batch_size=16)
+    )[0]
+    return encoder(batch)
+
+
+def _write_environment(run_dir, source):
+    data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
+    environment = runs.environment(keras.backend.backend(), distribute.devices(), data)
+    runs.write_json(run_dir / "environment.json", environment)

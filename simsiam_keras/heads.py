@@ -1,0 +1,131 @@
+"""Projection and prediction heads: a head is a table of rows, one row for each linear layer."""
+
+import math
+from typing import NamedTuple
+
+import keras
+
+
+class Row(NamedTuple):
+    """One linear layer of a head and what follows it.
+
+    Attributes:
+        units: output width; `None` means the width of the head's input.
+        norm: batch normalization after the linear layer, which then has no bias.
+        affine: whether that normalization learns a scale and an offset.
+        relu: ReLU at the end.
+    """
+
+    units: int | None
+    norm: bool = True
+    affine: bool = True
+    relu: bool = True
+
+
+def projector(dim=2048, *, layers=2, output_affine=False):
+    """The projection MLP's table.
+
+    "The projection MLP (in f) has BN applied to each fully-connected layer, including its output
+    fc. Its output fc has no ReLU. The hidden fc is 2048-d. This MLP has 3 layers." (section 3;
+    2 layers on CIFAR-10, appendix D.) The output normalization learns no scale and offset, as in
+    the authors' code, which the text does not say.
+
+    Args:
+        dim: width d of every layer and of the output z.
+        layers: number of linear layers, at least 1.
+        output_affine: whether the output normalization learns a scale and an offset.
+
+    Returns:
+        A tuple of `Row`.
+
+    Raises:
+        ValueError: if `layers` or `dim` is below 1.
+
+    Example:
+
+    >>> [row.relu for row in projector(512, layers=3)]
+    [True, True, False]
+
+    Reference:
+        Chen & He, https://arxiv.org/abs/2011.10566, section 3 and appendix D
+    """
+    if layers < 1 or dim < 1:
+        raise ValueError(
+            f"`layers` and `dim` must be at least 1. Received: layers={layers}, dim={dim}"
+        )
+    return (Row(dim),) * (layers - 1) + (Row(dim, affine=output_affine, relu=False),)
+
+
+def predictor(hidden=512):
+    """The prediction MLP's table.
+
+    "The prediction MLP (h) has BN applied to its hidden fc layers. Its output fc does not have BN
+    or ReLU. This MLP has 2 layers. The dimension of h's input and output (z and p) is d = 2048,
+    and h's hidden layer's dimension is 512, making h a bottleneck structure." (section 3)
+
+    Args:
+        hidden: width of the bottleneck, d / 4 in the paper.
+
+    Returns:
+        A tuple of `Row`; the output is as wide as the input.
+
+    Raises:
+        ValueError: if `hidden` is below 1.
+
+    Reference:
+        Chen & He, https://arxiv.org/abs/2011.10566, section 3
+    """
+    if hidden < 1:
+        raise ValueError(f"`hidden` must be at least 1. Received: hidden={hidden}")
+    return (Row(hidden), Row(None, norm=False, relu=False))
+
+
+def build(head, input_dim, name):
+    """Builds a table of rows as a Keras model; a Keras layer is returned as it is.
+
+    Args:
+        head: a sequence of `Row`, or a `keras.layers.Layer`.
+        input_dim: width of the head's input.
+        name: name of the model, which its layers' names begin with.
+
+    Returns:
+        A functional `keras.Model`, `[n, input_dim] -> [n, last width]`, or `head`.
+
+    Example:
+
+    >>> build(projector(64), input_dim=32, name="projector").output_shape
+    (None, 64)
+    """
+    if isinstance(head, keras.layers.Layer):
+        return head
+    z = inputs = keras.Input((input_dim,))
+    for i, row in enumerate(head, start=1):
+        units = input_dim if row.units is None else row.units
+        z = _linear(z.shape[-1], units, use_bias=not row.norm, name=f"{name}_linear_{i}")(z)
+        if row.norm:
+            z = batch_norm(center=row.affine, scale=row.affine, name=f"{name}_norm_{i}")(z)
+        if row.relu:
+            z = keras.layers.ReLU(name=f"{name}_relu_{i}")(z)
+    return keras.Model(inputs, z, name=name)
+
+
+def batch_norm(**kwargs):
+    """`BatchNormalization` with the constants that PyTorch, and so the paper, use.
+
+    PyTorch's momentum of .1 is Keras's .9; epsilon is 1e-5. Statistics are those of the global
+    batch wherever more than one replica trains (see `distribute.synchronize`).
+    """
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **kwargs)
+
+
+def _linear(fan_in, units, use_bias, name):
+    # torch.nn.Linear's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias; the paper
+    # warns that other initializations may not converge.
+    bound = 1 / math.sqrt(fan_in)
+    return keras.layers.Dense(
+        units,
+        use_bias=use_bias,
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        name=name,
+    )

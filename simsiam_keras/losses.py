@@ -1,0 +1,81 @@
+"""Losses as pure functions of backend tensors, and their `keras.losses.Loss` classes.
+
+No stop-gradient is written here: which branch is held constant is the method's decision.
+"""
+
+import keras
+from keras import ops
+
+# Inside the square root: the gradient of x / sqrt(|x|^2 + EPSILON) is finite at x = 0 on every
+# backend, where that of x / max(|x|, eps) is NaN on some. A norm above 1e-4 loses nothing in float32.
+EPSILON = 1e-12
+
+
+def l2_normalize(x, axis=-1):
+    """Scales vectors to unit length: `x / sqrt(sum(x**2) + 1e-12)`.
+
+    A zero vector stays zero and has a finite gradient.
+
+    Args:
+        x: tensor, any shape, of a floating dtype; computed in float32 at least.
+        axis: the axis that holds a vector.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16"):
+        x = ops.cast(x, "float32")
+    return x * ops.rsqrt(ops.sum(ops.square(x), axis=axis, keepdims=True) + EPSILON)
+
+
+def negative_cosine_similarity(p, z):
+    """SimSiam's distance, `D(p, z) = -(p / ||p||) . (z / ||z||)`, per sample.
+
+    It lies in [-1, 1]: -1 for parallel vectors, 1 for opposite ones, 0 when either is zero.
+    Neither argument is held constant.
+
+    Args:
+        p: predictions, `[n, d]`.
+        z: targets, `[n, d]`.
+
+    Returns:
+        `[n]` values, float32 or wider.
+
+    Example:
+
+    >>> import numpy as np
+    >>> p = np.array([[3.0, 4.0], [1.0, 0.0]], "float32")
+    >>> z = np.array([[6.0, 8.0], [0.0, 2.0]], "float32")
+    >>> [round(float(v), 4) + 0.0 for v in negative_cosine_similarity(p, z)]
+    [-1.0, 0.0]
+
+    Reference:
+        Chen & He, Exploring Simple Siamese Representation Learning, equation 1,
+        https://arxiv.org/abs/2011.10566
+    """
+    return -ops.sum(l2_normalize(p) * l2_normalize(z), axis=-1)
+
+
+@keras.saving.register_keras_serializable("simsiam_keras")
+class NegativeCosineSimilarity(keras.losses.Loss):
+    """`negative_cosine_similarity` under Keras's reduction, as `loss(z, p)`.
+
+    A `Loss` rather than a plain mean: Keras divides it by the number of replicas, so that the
+    gradient under `tf.distribute` is that of the global batch.
+
+    Args:
+        reduction: as in `keras.losses.Loss`; default `"sum_over_batch_size"`.
+        name: default `"negative_cosine_similarity"`.
+        dtype: as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="negative_cosine_similarity",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+
+    def call(self, y_true, y_pred):
+        return negative_cosine_similarity(y_pred, y_true)

@@ -1,0 +1,5 @@
+"""The methods, by the name that `--method` takes."""
+
+from simsiam_keras.methods.simsiam import SimSiam
+
+METHODS = {"simsiam": SimSiam}

@@ -1,0 +1,94 @@
+"""What every joint-embedding method shares: views in, loss out, one training step.
+
+Legend, kept throughout the package: x1, x2 two views of an image; f encoder and projector; z = f(x);
+h the predictor, p = h(z); n samples, d output dimension, k neighbours.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from simsiam_keras.losses import l2_normalize
+
+
+class JointEmbedding(keras.Model):
+    """Base of the methods: owns the encoder, the step over views and the `z_std` metric.
+
+    A method adds its heads, `embed(views, training)`, which returns the outputs that its loss needs,
+    and `compute_loss`. The base decides what an input is:
+
+    - a tuple or list is views, and gives the method's outputs;
+    - a tensor is images, and gives features; while training with an `augmenter` it is turned into
+      views first.
+
+    Args:
+        encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
+            features `[n, width]`.
+        augmenter: optional layer, images to a tuple of views, called inside the training step.
+        **kwargs: further arguments of `keras.Model`.
+    """
+
+    def __init__(self, encoder, augmenter=None, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.augmenter = augmenter
+        self.z_std = keras.metrics.Mean(name="z_std")
+
+    def call(self, inputs, training=False):
+        if training and self.augmenter is not None:
+            inputs = self.augmenter(inputs, training=training)
+        if isinstance(inputs, (tuple, list)):
+            return self.embed(inputs, training=training)
+        return self.encoder(inputs, training=training)
+
+    def embed(self, views, training):
+        raise NotImplementedError
+
+    def train_step(self, *args):
+        # TensorFlow and torch pass (data,), JAX passes (state, data).
+        *state, data = args
+        return super().train_step(*state, self._inputs_only(data))
+
+    def test_step(self, *args):
+        *state, data = args
+        return super().test_step(*state, self._inputs_only(data))
+
+    def _inputs_only(self, data):
+        # Keras reads a pair as (inputs, targets); here it is two views, or images and labels that a
+        # self-supervised loss has no use for.
+        if isinstance(data, (tuple, list)) and (len(data) == 1 or self.augmenter is not None):
+            data = data[0]
+        return (data,)
+
+    def get_config(self):
+        return {**super().get_config(), "encoder": self.encoder, "augmenter": self.augmenter}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value)
+                if isinstance(value, dict) and "class_name" in value
+                else value
+                for name, value in config.items()
+            }
+        )
+
+
+def output_std(z):
+    """Spread of the outputs over the unit sphere, `sqrt(d) * mean_j std_i(z_ij / ||z_i||)`.
+
+    0 when every output is the same constant (collapse); about 1 when the directions are uniform,
+    where the per-channel deviation is `1 / sqrt(d)`.
+
+    Args:
+        z: outputs, `[n, d]`; n = 1 gives 0.
+
+    Returns:
+        A scalar in [0, 1], float32 or wider.
+
+    Reference:
+        Chen & He, https://arxiv.org/abs/2011.10566, section 4.1
+    """
+    return math.sqrt(z.shape[-1]) * ops.mean(ops.std(l2_normalize(z), axis=0))

@@ -1,0 +1,110 @@
+"""Pictures: augmented pairs, curves of a run, and a map of the embedding."""
+
+import numpy as np
+
+
+def pair_grid(x1, x2, columns=8, zoom=1):
+    """Lays view pairs out as one image: the two views of an image above each other.
+
+    Args:
+        x1: uint8 images `[n, size, size, 3]`.
+        x2: uint8 images `[n, size, size, 3]`.
+        columns: pairs in a row.
+        zoom: whole number that every pixel is enlarged by.
+
+    Returns:
+        A uint8 image; white lines separate the pairs.
+    """
+    n, size = len(x1), x1.shape[1]
+    gap, columns = 2, min(columns, n)
+    rows = -(-n // columns)
+    height = 2 * size + gap
+    grid = np.full((rows * (height + gap) - gap, columns * (size + gap) - gap, 3), 255, "uint8")
+    for i in range(n):
+        top, left = i // columns * (height + gap), i % columns * (size + gap)
+        grid[top : top + size, left : left + size] = x1[i]
+        grid[top + size : top + 2 * size, left : left + size] = x2[i]
+    return grid.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def curves(rows, path, title):
+    """Draws loss, std x sqrt(d) and kNN accuracy over the epochs.
+
+    Args:
+        rows: rows of metrics.jsonl.
+        path: PNG to write.
+        title: heading.
+    """
+    panels = (
+        ("loss", "loss (−1: views agree)"),
+        ("z_std", "std of output × √d (0: collapsed)"),
+        ("knn_accuracy", "kNN accuracy"),
+    )
+    panels = [p for p in panels if any(row.get(p[0]) is not None for row in rows)]
+    figure, axes = _figure(len(panels), (4.2 * len(panels), 3.4))
+    for ax, (key, label) in zip(axes, panels, strict=True):
+        points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+        marker = "o" if len(points) < 40 else None
+        ax.plot(*zip(*points, strict=True), marker=marker, markersize=3, linewidth=1.5)
+        ax.set(xlabel="epoch", title=label)
+        ax.grid(alpha=0.3)
+        if key == "z_std":
+            ax.set_ylim(0, 1.1)
+            ax.axhline(1, linestyle=":", color="gray")
+    _save(figure, path, title)
+
+
+def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000):
+    """Draws a t-SNE map of features, coloured by class where labels are known.
+
+    Args:
+        features: `[n, d]`; normalized here, since cosine is what kNN compares.
+        labels: `[n]` whole numbers, or None.
+        class_names: names that the labels index, or None.
+        path: PNG to write.
+        title: heading.
+        seed: seed of the subset and of the map.
+        limit: at most this many points are drawn, taken at random.
+
+    Reference:
+        van der Maaten & Hinton, Visualizing Data using t-SNE, JMLR 2008
+    """
+    from sklearn.manifold import TSNE
+
+    chosen = np.random.default_rng(seed).permutation(len(features))[:limit]
+    x = features[chosen]
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    perplexity = min(30, (len(x) - 1) / 3)
+    points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(x)
+    figure, (ax,) = _figure(1, (6.4, 5.2))
+    if labels is None:
+        ax.scatter(*points.T, s=6)
+    else:
+        labels = labels[chosen]
+        classes = np.unique(labels)
+        for i, c in enumerate(classes):
+            name = class_names[c] if class_names else str(c)
+            colour = _colour(i, len(classes))
+            ax.scatter(*points[labels == c].T, s=7, color=colour, label=name)
+        if len(classes) <= 20:
+            ax.legend(markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xticks=[], yticks=[])
+    _save(figure, path, title)
+
+
+def _figure(panels, size):
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def _colour(i, count):
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](i) if count <= 10 else colormaps["turbo"](i / count)
+
+
+def _save(figure, path, title):
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=110)

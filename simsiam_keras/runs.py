@@ -1,0 +1,202 @@
+"""The run folder: create, refuse, lock, resume; metrics.jsonl, result.json and checkpoints."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from simsiam_keras.errors import RunFailed
+
+KEPT_CHECKPOINTS = 2
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
+# A run may be moved and watched differently; everything else makes it another run.
+FREE_TO_CHANGE = ("--run_dir", "--debug", "--data_dir", "--checkpoint_every")
+
+
+def write_atomically(path, data):
+    """Writes text or bytes so that a reader finds the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as f:
+        f.write(data.encode() if isinstance(data, str) else data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def locked(path, flags):
+    """Creates a run folder or takes up an unfinished one, and holds it against other processes.
+
+    Args:
+        path: the folder.
+        flags: the resolved flags, as the text of a flagfile.
+
+    Yields:
+        The folder as a `Path`, with `flags.cfg` in it.
+
+    Raises:
+        ValueError: if the folder holds a finished run, another run, or something else.
+        RunFailed: if another process is writing to it.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--run_dir must be a folder. Received: {path}, which is a file")
+    _refuse(path, flags)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFailed(
+                f"{path} is in use by another process; wait for it or give another --run_dir"
+            ) from None
+        _refuse(path, flags)  # again: it may have finished while we waited
+        write_atomically(path / "flags.cfg", flags)
+        yield path
+
+
+def _refuse(path, flags):
+    if not path.exists():
+        return
+    if (path / "result.json").exists():
+        raise ValueError(
+            f"{path} holds a finished run; give another --run_dir, or delete the folder to repeat it"
+        )
+    if (path / "flags.cfg").exists():
+        changed = _changed((path / "flags.cfg").read_text(), flags)
+        if changed:
+            raise ValueError(
+                f"{path} holds an unfinished run with other flags ({', '.join(changed)}); "
+                "repeat its flags to resume it, or give another --run_dir"
+            )
+    elif any(p.name != ".lock" for p in path.iterdir()):
+        raise ValueError(
+            f"{path} is not empty and not a run folder; give a new or empty --run_dir"
+        )
+
+
+def _changed(old, new):
+    old, new = (dict(line.split("=", 1) for line in text.splitlines()) for text in (old, new))
+    names = sorted(old.keys() | new.keys())
+    return [
+        f"{name}: {old.get(name, 'absent')} there, {new.get(name, 'absent')} here"
+        for name in names
+        if name not in FREE_TO_CHANGE and old.get(name) != new.get(name)
+    ]
+
+
+def environment(backend, devices, data):
+    """What a number depends on besides the flags.
+
+    Args:
+        backend: name of the Keras backend.
+        devices: list of device names.
+        data: mapping that describes the images (name, count, fingerprint).
+
+    Returns:
+        A JSON-serializable dict.
+    """
+    versions = {}
+    for package in ("simsiam-keras", *PACKAGES):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "backend": backend,
+        "devices": devices,
+        "versions": versions,
+        "data": data,
+    }
+
+
+def write_json(path, value):
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_metrics(run_dir):
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")  # what follows the last newline was never completed
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def append_metrics(run_dir, row):
+    """Appends one row to metrics.jsonl."""
+    with open(Path(run_dir) / "metrics.jsonl", "a") as f:
+        f.write(json.dumps(row) + "\n")
+
+
+def keep_metrics(run_dir, last_epoch):
+    """Drops the rows after an epoch, which a resumed run will measure again."""
+    rows = [row for row in read_metrics(run_dir) if row["epoch"] <= last_epoch]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(Path(run_dir) / "metrics.jsonl", text)
+
+
+def save_checkpoint(run_dir, model, epoch):
+    """Writes every variable of a compiled model and its optimizer, and keeps the last two.
+
+    Args:
+        run_dir: the run folder.
+        model: a compiled and built `keras.Model`.
+        epoch: epochs completed.
+
+    Returns:
+        The path of the checkpoint.
+    """
+    folder = Path(run_dir) / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(v) for name, v in _variables(model).items()})
+    path = folder / f"epoch_{epoch:05d}.npz"
+    write_atomically(path, buffer.getbuffer())
+    for old in sorted(folder.glob("epoch_*.npz"))[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    return path
+
+
+def restore_checkpoint(run_dir, model):
+    """Restores the newest checkpoint, if there is one.
+
+    Args:
+        run_dir: the run folder.
+        model: the model as it was when the checkpoint was written.
+
+    Returns:
+        Epochs completed; 0 without a checkpoint.
+
+    Raises:
+        RunFailed: if the checkpoint belongs to another model.
+    """
+    paths = sorted((Path(run_dir) / "checkpoints").glob("epoch_*.npz"))
+    if not paths:
+        return 0
+    with np.load(paths[-1]) as saved:
+        variables = _variables(model)
+        if set(saved.files) != set(variables):
+            raise RunFailed(f"{paths[-1]} belongs to another model; give another --run_dir")
+        for name, variable in variables.items():
+            variable.assign(saved[name])
+    return int(paths[-1].stem.removeprefix("epoch_"))
+
+
+def _variables(model):
+    model.optimizer.build(model.trainable_variables)
+    # Numbered: the paths of two variables may be the same.
+    named = {f"model/{i}/{v.path}": v for i, v in enumerate(model.variables)}
+    for i, v in enumerate(model.optimizer.variables):
+        named[f"optimizer/{i}/{v.path}"] = v
+    return named

@@ -1,0 +1,332 @@
+"""Pretraining: a plain function of a configuration, from images to a run folder."""
+
+import contextlib
+import dataclasses
+import time
+
+import keras
+import numpy as np
+from rich.console import Console
+from tensorboardX import SummaryWriter
+
+from simsiam_keras import callbacks, config, distribute, encoders, export, heads, optimizers, plots
+from simsiam_keras import runs, schedules
+from simsiam_keras.augment.recipe import RECIPES
+from simsiam_keras.data import pipeline, sources
+from simsiam_keras.evaluation import embeddings, knn, linear
+from simsiam_keras.methods import METHODS
+
+JIT = {"auto": "auto", "on": True, "off": False}
+HELD_OUT = 0.2  # of a labelled set without a test split
+
+
+def pretrain(cfg, console=None):
+    """Trains an encoder without labels, or resumes where the same run was stopped.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        The content of result.json, a dict.
+
+    Raises:
+        ValueError: if the configuration or its input cannot be used; nothing has been trained.
+        RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
+    """
+    console = console or Console(stderr=True)
+    began = time.perf_counter()
+    recipe = recipe_of(cfg)
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    micro_batch = cfg.batch_size // cfg.gradient_accumulation
+    pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses a batch larger than the data
+    steps = pipeline.steps_per_epoch(len(source), micro_batch)
+    probe = _load_probe(cfg, source, console)
+
+    keras.utils.set_random_seed(cfg.seed)
+    with (
+        _dtype_policy(cfg.precision),
+        runs.locked(config.run_dir(cfg), config.to_flagfile(cfg)) as run_dir,
+        distribute.scope(cfg.strategy, cfg.virtual_devices),
+        contextlib.closing(SummaryWriter(str(run_dir / "tensorboard"))) as board,
+    ):
+        replicas = distribute.replicas()
+        if micro_batch % replicas:
+            raise ValueError(
+                f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
+                f"replicas. Received: {micro_batch}"
+            )
+        model, schedule = build_model(cfg, recipe.size, steps)
+        encoder = model.encoder
+
+        first_epoch = runs.restore_checkpoint(run_dir, model)
+        runs.keep_metrics(run_dir, first_epoch)
+        views = two_views(recipe)
+        if first_epoch == 0:
+            _begin(cfg, run_dir, board, model, source, views, probe)
+        console.print(_headline(cfg, source, model, steps, run_dir, first_epoch))
+
+        dataset = pipeline.training_views(
+            source, views, micro_batch, cfg.seed, first_epoch, cfg.epochs
+        )
+        bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
+        with contextlib.closing(bar):
+            model.fit(
+                dataset,
+                epochs=cfg.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=steps,
+                verbose=0,
+                callbacks=[
+                    callbacks.StopOnNaN(),
+                    *_knn_monitor(cfg, encoder, recipe, probe),
+                    callbacks.Record(run_dir, board, schedule, steps, steps * micro_batch),
+                    callbacks.Checkpoint(run_dir, cfg.checkpoint_every, cfg.epochs),
+                    callbacks.CollapseWatch(console.print, cfg.stop_on_collapse),
+                    bar,
+                ],
+            )
+        return _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began)
+
+
+@contextlib.contextmanager
+def _dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def recipe_of(cfg):
+    """The augmentation recipe that the flags describe."""
+    recipe = RECIPES[cfg.recipe]
+    if cfg.image_size:
+        recipe = dataclasses.replace(recipe, size=cfg.image_size)
+    if cfg.min_crop:
+        recipe = dataclasses.replace(recipe, crop_area=(cfg.min_crop, recipe.crop_area[1]))
+    return recipe
+
+
+def build_encoder(cfg, size):
+    """The encoder that the flags describe, for square images of `size` pixels."""
+    shape = (size, size, 3)
+    kind, _, name = cfg.encoder.partition(":")
+    if kind == "keras.applications":
+        return encoders.application(name, shape)
+    if cfg.encoder not in encoders.ENCODERS:
+        known = ", ".join(encoders.ENCODERS)
+        raise ValueError(
+            f"--encoder must be one of {known} or keras.applications:NAME. "
+            f"Received: {cfg.encoder}"
+        )
+    return encoders.ENCODERS[cfg.encoder](shape, cfg.stem, cfg.width, cfg.zero_init_residual)
+
+
+def build_model(cfg, size, steps):
+    """The compiled model that the flags describe.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        size: side of the views in pixels.
+        steps: optimizer calls in an epoch.
+
+    Returns:
+        `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
+    """
+    model = METHODS[cfg.method](
+        build_encoder(cfg, size),
+        projector=heads.projector(
+            cfg.output_dim, layers=cfg.projector_layers, output_affine=cfg.output_affine
+        ),
+        predictor=heads.predictor(cfg.predictor_hidden),
+        stop_gradient=cfg.stop_gradient,
+    )
+    distribute.synchronize(model)
+    peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
+    schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
+    model.compile(optimizer=_optimizer(cfg, model, schedule, peak), jit_compile=JIT[cfg.jit])
+    return model, schedule
+
+
+def _optimizer(cfg, model, schedule, peak):
+    optimizer = optimizers.SGD(
+        schedule,
+        momentum=cfg.momentum,
+        weight_decay=cfg.weight_decay,
+        gradient_accumulation_steps=cfg.gradient_accumulation
+        if cfg.gradient_accumulation > 1
+        else None,
+    )
+    if cfg.predictor_lr == "decayed":
+        return optimizer
+    return optimizers.with_constant_rate(optimizer, model.predictor.trainable_variables, peak)
+
+
+def two_views(recipe):
+    """The augmenter of a recipe, `(images, seed) -> (x1, x2)`."""
+    try:
+        from simsiam_keras.augment import host
+    except ImportError as error:
+        raise ImportError(
+            "augmentation needs tensorflow and keras-cv; install requirements.txt "
+            f"({error.name} is missing)"
+        ) from error
+    return host.TwoViews(recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Probe:
+    """Labelled images of the kNN monitor; `queries` is None where the bank is split."""
+
+    bank: object
+    queries: object
+
+
+def _load_probe(cfg, source, console):
+    if cfg.probe_dataset == "none":
+        return None
+    name = cfg.probe_dataset or cfg.dataset
+    same = name == cfg.dataset and cfg.probe_split == cfg.split
+    if same and source.labels is None:
+        console.print(
+            "No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset."
+        )
+        return None
+    bank = source if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
+    if bank.labels is None:
+        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
+    try:
+        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
+    except sources.NoSuchSplit:
+        return _Probe(bank, None)
+    return _Probe(bank, queries)
+
+
+def _measure_knn(cfg, encoder, recipe, probe):
+    def embed(source):
+        return embeddings.embed(encoder.predict_on_batch, source, recipe.size, recipe.eval_crop)
+
+    bank, bank_labels = embed(probe.bank), probe.bank.labels
+    if probe.queries is not None:
+        queries, query_labels = embed(probe.queries), probe.queries.labels
+    else:
+        kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
+        queries, query_labels = bank[held_out], bank_labels[held_out]
+        bank, bank_labels = bank[kept], bank_labels[kept]
+    return knn.knn_accuracy(
+        bank, bank_labels, queries, query_labels, cfg.knn_k, cfg.knn_temperature
+    )
+
+
+def _knn_monitor(cfg, encoder, recipe, probe):
+    if probe is None:
+        return []
+
+    def measure():
+        return _measure_knn(cfg, encoder, recipe, probe)
+
+    return [callbacks.KNN(measure, cfg.knn_every, cfg.epochs)]
+
+
+def _begin(cfg, run_dir, board, model, source, views, probe):
+    """Writes what does not change: environment, flags, a picture of the views, kNN before."""
+    data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
+    environment = runs.environment(keras.backend.backend(), distribute.devices(), data)
+    runs.write_json(run_dir / "environment.json", environment)
+    board.add_text("flags", "    " + config.to_flagfile(cfg).replace("\n", "\n    "))
+    grid = preview_grid(source, views, pairs=16, seed=cfg.seed)
+    (run_dir / "plots").mkdir(exist_ok=True)
+    _write_png(run_dir / "plots" / "views.png", grid)
+    board.add_image("augmented pairs", grid, 0, dataformats="HWC")
+    if probe is not None:
+        recipe = recipe_of(cfg)
+        row = dict.fromkeys(("loss", "z_std", "learning_rate", "images_per_second", "seconds"))
+        row = {"epoch": 0, "step": 0, **row}
+        row["knn_accuracy"] = _measure_knn(cfg, model.encoder, recipe, probe)
+        runs.append_metrics(run_dir, row)
+        callbacks.write_scalars(board, row)
+
+
+def preview_grid(source, views, pairs, seed):
+    """A picture of view pairs of the first images in a random order.
+
+    Args:
+        source: a `data.sources.Source`.
+        views: an augmenter, `(images, seed) -> (x1, x2)`.
+        pairs: number of images, at most those of the source.
+        seed: seed of the choice and of the views.
+
+    Returns:
+        A uint8 image.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(source))[:pairs]
+    both = [views(source.read(int(i))[None], (seed, int(i))) for i in chosen]
+    x1, x2 = (np.concatenate([np.asarray(pair[side]) for pair in both]) for side in (0, 1))
+    zoom = max(1, 96 // x1.shape[1])
+    return plots.pair_grid(x1, x2, zoom=zoom)
+
+
+def _write_png(path, image):
+    from PIL import Image
+
+    Image.fromarray(image).save(path)
+
+
+def _headline(cfg, source, model, steps, run_dir, first_epoch):
+    resumed = f"resumes after epoch {first_epoch}" if first_epoch else "starts"
+    return (
+        f"{cfg.method} {resumed} in {run_dir}: {len(source):,} images of {source.name}, "
+        f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
+        f"{steps} steps of {cfg.batch_size // cfg.gradient_accumulation}, "
+        f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
+        f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"
+    )
+
+
+def _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began):
+    rows = runs.read_metrics(run_dir)
+    trained = [row for row in rows if row["epoch"] > 0]
+    earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
+    plots.curves(rows, run_dir / "plots" / "curves.png", f"{cfg.method} on {source.name}")
+    shown = probe.queries or probe.bank if probe else source
+    features = embeddings.embed(encoder.predict_on_batch, shown, recipe.size, recipe.eval_crop)
+    plots.embedding_map(
+        features,
+        shown.labels,
+        shown.class_names,
+        run_dir / "plots" / "embedding.png",
+        f"features of {shown.name} after {cfg.epochs} epochs (t-SNE)",
+        seed=cfg.seed,
+    )
+    with _dtype_policy("float32"):
+        plain = build_encoder(cfg, recipe.size)  # no mixed precision, no replicas
+    plain.set_weights(encoder.get_weights())
+    export.save_encoder(plain, run_dir, recipe.eval_crop)
+    result = {
+        "method": cfg.method,
+        "dataset": cfg.dataset,
+        "backend": keras.backend.backend(),
+        "epochs": cfg.epochs,
+        "seed": cfg.seed,
+        "loss": trained[-1]["loss"],
+        "z_std": trained[-1]["z_std"],
+        "knn_accuracy": trained[-1]["knn_accuracy"],
+        "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
+        "knn": None,
+        "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
+        "wall_seconds": round(time.perf_counter() - began + earlier, 1),
+    }
+    if probe:
+        bank = len(probe.bank)
+        if probe.queries is None:
+            bank = len(linear.held_out_split(probe.bank.labels, HELD_OUT, seed=0)[0])
+        result["knn"] = {
+            "k": knn.effective_k(cfg.knn_k, bank),
+            "temperature": cfg.knn_temperature,
+            "bank": bank,
+            "queries": f"{cfg.probe_test_split} split" if probe.queries else "a fifth held out",
+        }
+    runs.write_json(run_dir / "result.json", result)
+    return result
