@@ -1,0 +1,172 @@
+"""Weighted nearest-neighbour classification of frozen features."""
+
+import numpy as np
+from keras import ops
+
+from simsiam_keras.evaluation.checks import check_features, check_labels
+
+
+def knn_accuracy(
+    bank,
+    bank_labels,
+    queries,
+    query_labels,
+    k=200,
+    temperature=0.1,
+    query_chunk=1024,
+    bank_chunk=16384,
+):
+    """Computes the share of queries that `knn_predict` classifies correctly.
+
+    In [0, 1]. A query whose class is absent from the bank counts as wrong.
+
+    Args:
+        bank: array or memory map `[n, d]`, n >= 1: features of the labelled images.
+        bank_labels: array `[n]`; any values, not necessarily contiguous.
+        queries: array or memory map `[m, d]`, m >= 1.
+        query_labels: array `[m]`.
+        k: number of neighbours, >= 1; capped to n, see `effective_k`. Defaults to 200.
+        temperature: tau > 0. Defaults to 0.1.
+        query_chunk: queries compared at a time. Defaults to 1024.
+        bank_chunk: bank rows compared at a time. Defaults to 16384.
+
+    Returns:
+        The accuracy, a float.
+
+    Raises:
+        ValueError: if an argument is outside its range, the lengths differ, or a feature is
+            not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> bank = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> knn_accuracy(bank, [3, 7], [[5.0, 1.0], [0.0, 2.0]], [3, 7], k=1)
+        1.0
+
+    Reference:
+        Wu et al. 2018, section 3.4, https://arxiv.org/abs/1805.01978
+    """
+    query_labels = check_labels(query_labels, queries, "query_labels")
+    predicted = knn_predict(bank, bank_labels, queries, k, temperature, query_chunk, bank_chunk)
+    return float(np.mean(predicted == query_labels))
+
+
+def knn_predict(
+    bank, bank_labels, queries, k=200, temperature=0.1, query_chunk=1024, bank_chunk=16384
+):
+    """Classifies each query by the weighted vote of its nearest neighbours.
+
+    `class = argmax_c sum_{i in N_k, y_i = c} exp(s_i / tau)`, s_i the cosine similarity to the
+    bank's vector i and N_k the k most similar. Equal votes go to the lowest label. A zero vector
+    has similarity 0 to everything. Features may be of any scale and need no normalization.
+
+    Args:
+        bank: array or memory map `[n, d]`, n >= 1.
+        bank_labels: array `[n]`.
+        queries: array or memory map `[m, d]`, m >= 1.
+        k: number of neighbours, >= 1; capped to n. Defaults to 200.
+        temperature: tau > 0. Defaults to 0.1.
+        query_chunk: queries compared at a time. Defaults to 1024.
+        bank_chunk: bank rows compared at a time. Defaults to 16384.
+
+    Returns:
+        The predicted labels `[m]`, of `bank_labels`' type.
+
+    Raises:
+        ValueError: if an argument is outside its range, the lengths differ, or a feature is
+            not finite.
+
+    Reference:
+        Wu et al. 2018, section 3.4, https://arxiv.org/abs/1805.01978
+    """
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be > 0. Received: temperature={temperature}")
+    bank_labels = check_labels(bank_labels, bank, "bank_labels")
+    similarity, index = nearest_neighbours(bank, queries, k, query_chunk, bank_chunk)
+    classes, bank_class = np.unique(bank_labels, return_inverse=True)
+    predicted = np.empty(len(similarity), classes.dtype)
+    for start in range(0, len(similarity), query_chunk):
+        rows = slice(start, start + query_chunk)
+        s = similarity[rows].astype("float64")
+        # Relative to the nearest neighbour: the same argmax, and no overflow at a small tau.
+        weight = np.exp((s - s[:, :1]) / temperature)
+        n = len(s)
+        bins = np.arange(n)[:, None] * len(classes) + bank_class[index[rows]]
+        votes = np.bincount(bins.ravel(), weight.ravel(), n * len(classes))
+        predicted[rows] = classes[votes.reshape(n, -1).argmax(1)]
+    return predicted
+
+
+def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
+    """Finds the k bank vectors of highest cosine similarity to each query.
+
+    The bank is read once, in chunks, into a running top k; memory holds one
+    `[query_chunk, bank_chunk]` block of similarities. Equal similarities are ordered by bank
+    index, where the backend's `top_k` does so (TensorFlow and JAX do).
+
+    Args:
+        bank: array or memory map `[n, d]`, n >= 1.
+        queries: array or memory map `[m, d]`, m >= 1.
+        k: number of neighbours, >= 1; capped to n.
+        query_chunk: queries compared at a time, >= 1. Defaults to 1024.
+        bank_chunk: bank rows compared at a time, >= 1. Defaults to 16384.
+
+    Returns:
+        Similarities in [-1, 1], highest first, and bank indices, both `[m, min(k, n)]`.
+
+    Raises:
+        ValueError: if an argument is outside its range, the widths differ, or a feature is
+            not finite.
+    """
+    k = effective_k(k, len(bank))
+    for name, chunk in (("query_chunk", query_chunk), ("bank_chunk", bank_chunk)):
+        if chunk < 1:
+            raise ValueError(f"`{name}` must be >= 1. Received: {name}={chunk}")
+    bank, queries = np.asarray(bank), np.asarray(queries)
+    check_features(bank, "bank")
+    check_features(queries, "queries")
+    if bank.shape[1] != queries.shape[1]:
+        raise ValueError(
+            "`queries` must be as wide as `bank`. "
+            f"Received: queries {queries.shape[1]}, bank {bank.shape[1]}"
+        )
+    similarity = np.full((len(queries), k), -np.inf, "float32")
+    index = np.zeros((len(queries), k), "int64")
+    for first in range(0, len(bank), bank_chunk):
+        keys = ops.transpose(_unit(bank[first : first + bank_chunk]))
+        for start in range(0, len(queries), query_chunk):
+            rows = slice(start, start + query_chunk)
+            block = ops.matmul(_unit(queries[rows]), keys)
+            values, columns = ops.top_k(block, min(k, block.shape[1]))
+            found = np.concatenate([similarity[rows], ops.convert_to_numpy(values)], 1)
+            where = np.concatenate([index[rows], first + ops.convert_to_numpy(columns)], 1)
+            order = np.argsort(-found, axis=1, kind="stable")[:, :k]
+            similarity[rows] = np.take_along_axis(found, order, 1)
+            index[rows] = np.take_along_axis(where, order, 1)
+    return similarity, index
+
+
+def effective_k(k, bank_size):
+    """Caps the number of neighbours to the size of the bank.
+
+    Args:
+        k: neighbours asked for, >= 1.
+        bank_size: vectors in the bank.
+
+    Returns:
+        `min(k, bank_size)`.
+
+    Raises:
+        ValueError: if k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"`k` must be >= 1. Received: k={k}")
+    return min(k, bank_size)
+
+
+def _unit(x):
+    x = np.asarray(x, "float32")
+    # float64, so that the squares of very small or large features neither vanish nor overflow.
+    norm = np.sqrt(np.einsum("nd,nd->n", x, x, dtype="float64"))
+    scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    return ops.convert_to_tensor((x * scale[:, None]).astype("float32"))

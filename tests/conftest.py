@@ -1,0 +1,33 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 24 unlabelled pictures of different sizes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(24):
+        height, width = random.integers(20, 60, 2)
+        pixels = random.integers(0, 255, (4, 4, 3), dtype="uint8")
+        Image.fromarray(pixels).resize((int(width), int(height))).save(folder / f"{i}.jpg")
+    return folder

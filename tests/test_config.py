@@ -1,0 +1,102 @@
+import dataclasses
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from simsiam_keras import config
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("command", config.COMMANDS)
+def test_flagfile_gives_the_configuration_back(command, tmp_path):
+    cls = config.COMMANDS[command]
+    changed = {}
+    for field in dataclasses.fields(cls):
+        choices = field.metadata["choices"]
+        if choices:
+            changed[field.name] = choices[-1]
+        elif field.type is bool:
+            changed[field.name] = not field.default
+        elif field.type is str:
+            changed[field.name] = "some text = x"
+        elif field.name not in ("batch_size", "gradient_accumulation", "warmup_epochs"):
+            changed[field.name] = field.default + 1
+    cfg = cls(**changed)
+    (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
+    assert config.parse(command, [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
+
+
+def test_defaults_are_the_papers_cifar_recipe():
+    cfg = config.Pretrain()
+    assert (cfg.epochs, cfg.batch_size, cfg.base_lr, cfg.momentum) == (800, 512, 0.03, 0.9)
+    assert (cfg.weight_decay, cfg.output_dim, cfg.predictor_hidden) == (5e-4, 2048, 512)
+    assert (cfg.encoder, cfg.stem, cfg.projector_layers) == ("resnet18", "cifar", 2)
+
+
+def test_later_flags_win_over_the_flagfile(tmp_path):
+    (tmp_path / "x.cfg").write_text("# a comment\n--epochs=7\n--seed=3\n")
+    cfg = config.parse("pretrain", [f"--flagfile={tmp_path / 'x.cfg'}", "--epochs=9"])
+    assert (cfg.epochs, cfg.seed) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--epoch=3"], "Did you mean"),
+        (["--epochs=many"], "epochs"),
+        (["--epochs=0"], "epochs"),
+        (["--jit=maybe"], "<auto|on|off>"),
+        (["--flagfile=/nowhere.cfg"], "/nowhere.cfg"),
+    ],
+)
+def test_wrong_flags_are_named(argv, sentence):
+    with pytest.raises(flags.Error) as error:
+        config.parse("pretrain", argv)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["epochs=3"], "flags only"),
+        (["--batch_size=10", "--gradient_accumulation=3"], "must be a multiple"),
+        (["--epochs=2", "--warmup_epochs=2"], "must be below --epochs"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(argv, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        config.parse("pretrain", argv)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flags").glob("*.cfg")), ids=lambda p: p.stem)
+def test_every_recipe_card_parses_and_says_how_to_run_it(path):
+    cfg = config.parse("pretrain", [f"--flagfile={path}"])
+    assert cfg.run_dir
+    header = path.read_text().split("\n--")[0]
+    assert f"python -m simsiam_keras pretrain --flagfile=flags/{path.name}" in header
+
+
+def test_every_flag_is_read():
+    """A flag that nothing reads is a promise that nothing keeps."""
+    package = ROOT / "simsiam_keras"
+    code = "\n".join(p.read_text() for p in package.rglob("*.py") if p.name != "config.py")
+    code += (package / "config.py").read_text().split("def run_dir")[1]
+    names = {f.name for cls in config.COMMANDS.values() for f in dataclasses.fields(cls)}
+    assert {n for n in names if f"cfg.{n}" not in code and f"config.{n}" not in code} == set()
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["pretrain", "--help"]])
+def test_help_answers_without_keras_in_a_second(argv):
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        command = [sys.executable, "-X", "importtime", "-m", "simsiam_keras", *argv]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 1
+    assert "usage:" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not {"keras", "tensorflow", "numpy"} & imported

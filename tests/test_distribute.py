@@ -1,0 +1,73 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+# Five steps of the same data on one device and on two replicas; a process each, because the CPU can
+# be split only before TensorFlow uses it.
+STEPS = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+from simsiam_keras import distribute, encoders, heads, optimizers
+from simsiam_keras.methods import SimSiam
+
+strategy, devices, wrong = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+with distribute.scope(strategy, devices):
+    keras.utils.set_random_seed(1)
+    model = SimSiam(
+        encoders.resnet10((16, 16, 3), stem="cifar", width=8),
+        projector=heads.projector(32), predictor=heads.predictor(8),
+    )
+    distribute.synchronize(model)
+    if wrong == "local_statistics":
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = False
+    if wrong == "plain_mean":
+        model.distance = lambda z, p: keras.ops.mean(
+            -keras.ops.sum(keras.ops.normalize(z) * keras.ops.normalize(p), -1))
+    model.compile(optimizer=optimizers.SGD(0.1, weight_decay=5e-4), jit_compile=False)
+    random = np.random.default_rng(0)
+    x = random.integers(0, 255, (2, 5 * 32, 16, 16, 3), dtype="uint8")
+    views = tf.data.Dataset.from_tensor_slices((x[0], x[1])).batch(32)
+    losses = []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
+    for _ in range(5):
+        model.fit(views.skip(_).take(1), verbose=0, callbacks=[keep])
+    weights = np.concatenate([np.ravel(w) for w in model.get_weights()])
+print(json.dumps({"replicas": distribute.replicas(), "losses": losses,
+                  "weights": weights.tolist()}))
+"""
+
+
+def run_steps(strategy, devices, wrong=""):
+    command = [sys.executable, "-c", STEPS, strategy, str(devices), wrong]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    return np.array(result["losses"]), np.array(result["weights"])
+
+
+@pytest.fixture(scope="module")
+def one_replica():
+    return run_steps("none", 0)
+
+
+def assert_same(a, b):
+    np.testing.assert_allclose(a[0], b[0], atol=1e-4)
+    np.testing.assert_allclose(a[1], b[1], atol=1e-4)
+
+
+def test_two_replicas_equal_one(one_replica):
+    assert_same(run_steps("mirrored", 2), one_replica)
+
+
+@pytest.mark.parametrize("wrong", ["local_statistics", "plain_mean"])
+def test_two_replicas_with_a_known_mistake_do_not(one_replica, wrong):
+    with pytest.raises(AssertionError):
+        assert_same(run_steps("mirrored", 2, wrong), one_replica)

@@ -1,0 +1,148 @@
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from simsiam_keras import optimizers, runs
+from simsiam_keras.errors import RunFailed
+
+FLAGS = "--epochs=3\n--seed=0\n--run_dir=x\n"
+
+
+def compiled_model(units=3):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
+    model.compile(optimizer=optimizers.SGD(0.1), loss="mse")
+    return model
+
+
+def fit_once(model):
+    model.fit(np.ones((8, 2)), np.zeros((8, model.output_shape[-1])), verbose=0)
+
+
+def test_new_folder_holds_its_flags(tmp_path):
+    with runs.locked(tmp_path / "run", FLAGS) as path:
+        assert (path / "flags.cfg").read_text() == FLAGS
+
+
+def test_unfinished_run_resumes_with_the_same_flags(tmp_path):
+    for _ in range(2):
+        with runs.locked(tmp_path / "run", FLAGS):
+            pass
+
+
+def test_other_flags_are_refused_and_named(tmp_path):
+    with runs.locked(tmp_path, FLAGS):
+        pass
+    with pytest.raises(ValueError, match="--epochs: 3 there, 4 here"):
+        with runs.locked(tmp_path, FLAGS.replace("epochs=3", "epochs=4")):
+            pass
+    assert (tmp_path / "flags.cfg").read_text() == FLAGS
+
+
+def test_a_moved_run_resumes(tmp_path):
+    with runs.locked(tmp_path / "a", FLAGS):
+        pass
+    (tmp_path / "a").rename(tmp_path / "b")
+    with runs.locked(tmp_path / "b", FLAGS.replace("run_dir=x", "run_dir=y")):
+        pass
+
+
+def test_finished_run_is_refused(tmp_path):
+    with runs.locked(tmp_path, FLAGS) as path:
+        runs.write_json(path / "result.json", {"loss": -1})
+    with pytest.raises(ValueError, match="holds a finished run; give another --run_dir"):
+        with runs.locked(tmp_path, FLAGS):
+            pass
+
+
+def test_foreign_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="not empty and not a run folder"):
+        with runs.locked(tmp_path, FLAGS):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_file_as_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="which is a file"):
+        with runs.locked(tmp_path / "file", FLAGS):
+            pass
+
+
+def test_folder_in_use_by_another_process_is_refused(tmp_path):
+    holder = (
+        "import sys; from simsiam_keras import runs\n"
+        f"with runs.locked({str(tmp_path)!r}, {FLAGS!r}):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(RunFailed, match="in use by another process"):
+            with runs.locked(tmp_path, FLAGS):
+                pass
+    finally:
+        process.communicate("")
+    with runs.locked(tmp_path, FLAGS):  # free again
+        pass
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "state"
+    runs.write_atomically(path, "old")
+
+    def full_disk(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError):
+        runs.write_atomically(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_metrics_drop_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
+    for epoch in range(4):
+        runs.append_metrics(tmp_path, {"epoch": epoch, "loss": -epoch / 10})
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"epoch": 4, "lo')
+    runs.keep_metrics(tmp_path, 2)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line)["epoch"] for line in text.splitlines()] == [0, 1, 2]
+
+
+def test_checkpoint_restores_weights_and_optimizer_exactly(tmp_path):
+    model = compiled_model()
+    fit_once(model)
+    runs.save_checkpoint(tmp_path, model, epoch=1)
+    fit_once(model)
+    expected = [keras.ops.convert_to_numpy(v) for v in (*model.weights, *model.optimizer.variables)]
+
+    other = compiled_model()
+    assert runs.restore_checkpoint(tmp_path, other) == 1
+    fit_once(other)
+    for a, b in zip(expected, (*other.weights, *other.optimizer.variables), strict=True):
+        np.testing.assert_array_equal(a, keras.ops.convert_to_numpy(b))
+
+
+def test_only_the_last_two_checkpoints_are_kept(tmp_path):
+    model = compiled_model()
+    for epoch in (1, 2, 3):
+        runs.save_checkpoint(tmp_path, model, epoch)
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["epoch_00002.npz", "epoch_00003.npz"]
+    assert runs.restore_checkpoint(tmp_path, model) == 3
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    runs.save_checkpoint(tmp_path, compiled_model(), epoch=1)
+    deeper = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.Dense(3)])
+    deeper.compile(optimizer=optimizers.SGD(0.1), loss="mse")
+    with pytest.raises(RunFailed, match="belongs to another model"):
+        runs.restore_checkpoint(tmp_path, deeper)
