@@ -42,7 +42,7 @@ def main(argv=None):
     try:
         result = _dispatch(command, cfg)
     except KeyboardInterrupt:
-        print("\ninterrupted; what was written is kept", file=sys.stderr)
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except RunFailed as error:
         return _fail(error, 1, cfg)

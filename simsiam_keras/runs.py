@@ -10,6 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from simsiam_keras.errors import RunFailed
@@ -160,7 +161,7 @@ def save_checkpoint(run_dir, model, epoch):
     folder = Path(run_dir) / "checkpoints"
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(v) for name, v in _variables(model).items()})
+    np.savez(buffer, **{name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()})
     path = folder / f"epoch_{epoch:05d}.npz"
     write_atomically(path, buffer.getbuffer())
     for old in sorted(folder.glob("epoch_*.npz"))[:-KEPT_CHECKPOINTS]:
@@ -186,7 +187,8 @@ def restore_checkpoint(run_dir, model):
         return 0
     with np.load(paths[-1]) as saved:
         variables = _variables(model)
-        if set(saved.files) != set(variables):
+        shapes = {name: tuple(v.shape) for name, v in variables.items()}
+        if {name: saved[name].shape for name in saved.files} != shapes:
             raise RunFailed(f"{paths[-1]} belongs to another model; give another --run_dir")
         for name, variable in variables.items():
             variable.assign(saved[name])
@@ -195,8 +197,6 @@ def restore_checkpoint(run_dir, model):
 
 def _variables(model):
     model.optimizer.build(model.trainable_variables)
-    # Numbered: the paths of two variables may be the same.
-    named = {f"model/{i}/{v.path}": v for i, v in enumerate(model.variables)}
-    for i, v in enumerate(model.optimizer.variables):
-        named[f"optimizer/{i}/{v.path}"] = v
-    return named
+    # By number: Keras's automatic names count up within a process.
+    named = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    return named | {f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)}

@@ -1,0 +1,324 @@
+"""The commands on real images: what a run leaves behind, and what a user reads when it goes wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from simsiam_keras import callbacks, config, train
+from simsiam_keras.__main__ import main
+from tests.conftest import ROOT
+
+SMALL = (
+    "--recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 "
+    "--predictor_hidden=4 --batch_size=256 --epochs=3 --knn_every=2 --jit=off"
+).split()
+
+
+def pretrain(run_dir, *flags):
+    return main(["pretrain", *SMALL, f"--run_dir={run_dir}", *flags])
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert pretrain(path) == 0
+    return path
+
+
+def test_run_folder_keeps_its_contract(run_dir):
+    names = {p.name for p in run_dir.iterdir()} - {".lock"}
+    assert names == {
+        *("flags.cfg", "environment.json", "metrics.jsonl", "result.json", "checkpoints"),
+        *("tensorboard", "encoder", "encoder.keras", "encoder.json", "plots"),
+    }
+    plots = {p.name for p in (run_dir / "plots").iterdir()}
+    assert plots == {"views.png", "curves.png", "embedding.png"}
+    environment = read_json(run_dir / "environment.json")
+    assert environment["data"]["images"] == 1437 and environment["versions"]["keras"]
+
+
+def test_metrics_hold_one_row_an_epoch(run_dir):
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert [row["step"] for row in rows] == [0, 5, 10, 15]
+    assert [row["knn_accuracy"] is not None for row in rows] == [True, False, True, True]
+    for row in rows[1:]:
+        assert -1 <= row["loss"] <= 1 and 0 < row["z_std"] <= 1 and row["seconds"] > 0
+    # The cosine's rate at the last step of each epoch; .06 is .03 x 256 / 256 doubled nowhere.
+    rates = [0.03 * (1 + np.cos(np.pi * (step - 1) / 15)) / 2 for step in (5, 10, 15)]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows[1:]], rates, rtol=1e-5)
+
+
+def test_result_states_what_was_measured_and_how(run_dir):
+    result = read_json(run_dir / "result.json")
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert result["method"] == "simsiam" and result["epochs"] == 3
+    assert result["loss"] == rows[-1]["loss"] and result["z_std"] == rows[-1]["z_std"]
+    assert result["knn_accuracy"] == rows[-1]["knn_accuracy"]
+    assert result["knn_accuracy_random_init"] == rows[0]["knn_accuracy"]
+    expected = {"k": 200, "temperature": 0.1, "bank": 1437, "queries": "test split"}
+    assert result["knn"] == expected
+
+
+def test_tensorboard_holds_scalars_pairs_and_flags(run_dir):
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "z_std", "knn_accuracy", "learning_rate"} <= set(tags["scalars"])
+    assert tags["images"] == ["augmented pairs"]
+    assert len(events.Scalars("loss")) == 3
+    text = events.Tensors("flags/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "--output_dim=16" in text
+
+
+def test_saved_model_needs_neither_package_nor_keras(run_dir, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (7, 16, 16, 3), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "x = np.load('images.npy')\n"
+        "m = tf.saved_model.load(sys.argv[1])\n"
+        "np.savez('out.npz', all=m.serve(x), one=m.serve(x[:1]), real=m.serve(x.astype('float32')),"
+        " signature=m.signatures['serving_default'](tf.constant(x))['output_0'])\n"
+        "assert not any(n.startswith(('keras', 'simsiam')) for n in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, str(run_dir / "encoder")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = np.load(tmp_path / "out.npz")
+    expected = keras.saving.load_model(run_dir / "encoder.keras").predict(images, verbose=0)
+    assert expected.std() > 0
+    for name in ("all", "real", "signature"):
+        np.testing.assert_allclose(out[name], expected, atol=1e-5)
+    np.testing.assert_allclose(out["one"], expected[:1], atol=1e-5)
+
+
+def test_linear_probe_in_a_new_process(run_dir, tmp_path):
+    command = [sys.executable, "-m", "simsiam_keras", "linear-probe", "--dataset=digits"]
+    command += [f"--encoder={run_dir / 'encoder'}", f"--run_dir={tmp_path / 'probe'}", "--epochs=5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = read_json(tmp_path / "probe" / "result.json")
+    assert 0.5 < result["linear_accuracy"] <= 1
+    assert result["epochs"] == 5 and result["classes"] == 10 and "held-out" in result["protocol"]
+    assert "linear_accuracy" in done.stdout
+
+
+def test_both_forms_of_the_encoder_give_the_same_embedding(run_dir, tmp_path):
+    for name in ("encoder", "encoder.keras"):
+        flags = [f"--encoder={run_dir / name}", f"--run_dir={tmp_path / name}", "--split=test"]
+        assert main(["embed", *flags]) == 0
+    a, b = (np.load(tmp_path / name / "features.npz") for name in ("encoder", "encoder.keras"))
+    assert a["features"].shape == (360, 32)
+    np.testing.assert_allclose(a["features"], b["features"], atol=1e-5)
+    np.testing.assert_array_equal(a["labels"], b["labels"])
+
+
+def test_knn_command_repeats_the_monitors_number(run_dir, tmp_path):
+    flags = [f"--encoder={run_dir / 'encoder'}", f"--run_dir={tmp_path / 'knn'}"]
+    assert main(["knn", *flags]) == 0
+    measured = read_json(tmp_path / "knn" / "result.json")["knn_accuracy"]
+    assert measured == pytest.approx(read_json(run_dir / "result.json")["knn_accuracy"], abs=0.003)
+
+
+def test_export_writes_the_encoder_of_the_last_checkpoint(run_dir, tmp_path):
+    assert main(["export", f"--run_dir={run_dir}", f"--output={tmp_path}"]) == 0
+    a = keras.saving.load_model(run_dir / "encoder.keras").get_weights()
+    b = keras.saving.load_model(tmp_path / "encoder.keras").get_weights()
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_preview_shows_two_different_views_of_each_image(tmp_path):
+    assert main(["preview", "--recipe=digits", "--pairs=3", f"--output={tmp_path / 'v.png'}"]) == 0
+    picture = np.asarray(Image.open(tmp_path / "v.png"))
+    zoom = 6
+    assert picture.shape == (zoom * 34, zoom * 52, 3)
+    first, second = picture[: zoom * 16, : zoom * 16], picture[zoom * 16 : zoom * 32, : zoom * 16]
+    assert (first != second).mean() > 0.2
+
+
+class Interrupted(callbacks.Checkpoint):
+    """Dies after the second epoch's checkpoint, as a machine that is taken away would."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(run_dir, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "Checkpoint", Interrupted)
+        assert pretrain(tmp_path / "run") == 130
+    assert "same command" in capfd.readouterr().err
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert pretrain(tmp_path / "run") == 0
+    assert "resumes after epoch 2" in capfd.readouterr().err
+    for name in ("loss", "z_std", "knn_accuracy"):
+        a, b = (
+            [json.loads(line)[name] for line in (path / "metrics.jsonl").read_text().splitlines()]
+            for path in (run_dir, tmp_path / "run")
+        )
+        assert a == pytest.approx(b, abs=1e-5), name
+
+
+def test_the_same_command_refuses_a_finished_run(run_dir, capfd):
+    before = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()}
+    assert pretrain(run_dir) == 2
+    error = capfd.readouterr().err
+    assert "holds a finished run; give another --run_dir" in error
+    assert {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()} == before
+
+
+def test_unlabelled_photographs(photos, tmp_path, capfd):
+    flags = [f"--dataset=folder:{photos}", "--recipe=cifar", "--batch_size=8", "--epochs=1"]
+    assert pretrain(tmp_path / "run", *flags) == 0
+    assert "No labels: kNN is skipped" in capfd.readouterr().err
+    result = read_json(tmp_path / "run" / "result.json")
+    assert result["knn_accuracy"] is None and result["knn"] is None
+
+
+def test_photographs_with_a_separate_labelled_set(photos, tmp_path):
+    flags = [f"--dataset=folder:{photos}", "--batch_size=8", "--epochs=1"]
+    assert pretrain(tmp_path / "run", *flags, "--probe_dataset=digits") == 0
+    assert read_json(tmp_path / "run" / "result.json")["knn"]["bank"] == 1437
+
+
+def test_labelled_folder_without_a_test_split_holds_a_fifth_out(photos, tmp_path):
+    for i, path in enumerate(sorted(photos.iterdir())):
+        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
+        shutil.move(path, photos / "ab"[i % 2] / path.name)
+    flags = [f"--dataset=folder:{photos}", "--batch_size=8", "--epochs=1"]
+    assert pretrain(tmp_path / "run", *flags) == 0
+    knn = read_json(tmp_path / "run" / "result.json")["knn"]
+    assert 18 <= knn["bank"] <= 20 and knn["k"] == knn["bank"]
+    assert knn["queries"] == "a fifth held out"
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_exports_float32(precision, tmp_path):
+    flags = ["--epochs=1", f"--precision={precision}", "--predictor_lr=constant"]
+    assert pretrain(tmp_path / "run", *flags) == 0
+    assert np.isfinite(read_json(tmp_path / "run" / "result.json")["loss"])
+    encoder = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
+    assert {layer.compute_dtype for layer in encoder.layers} == {"float32"}
+
+
+def test_gradient_accumulation_takes_a_step_for_each_batch(tmp_path):
+    assert pretrain(tmp_path / "run", "--epochs=1", "--gradient_accumulation=4") == 0
+    saved = np.load(tmp_path / "run" / "checkpoints" / "epoch_00001.npz")
+    assert saved["optimizer/0"] == 22  # parts of 64 in 1,437 images
+
+
+def test_collapse_is_said_in_plain_words(tmp_path, capfd):
+    flags = ["--stop_gradient=false", "--epochs=25", "--batch_size=64", "--base_lr=0.4"]
+    assert pretrain(tmp_path / "run", *flags, "--stop_on_collapse", "--probe_dataset=none") == 1
+    error = " ".join(capfd.readouterr().err.split())
+    assert "outputs are collapsing to one constant" in error and "Try:" in error
+    assert (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_checkpoints(tmp_path, capfd):
+    assert pretrain(tmp_path / "run", "--base_lr=1e20", "--probe_dataset=none") == 1
+    error = capfd.readouterr().err
+    assert "not a number" in error and "Traceback" not in error
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "NaN" not in rows
+
+
+BAD = [
+    (["--dataset=cifar11", "--data_dir=/nowhere"], 2, "cifar10"),
+    (["--dataset=folder:/nowhere"], 2, "/nowhere"),
+    (["--dataset=folder:{empty}"], 2, "no image"),
+    (["--dataset=folder:{one}"], 2, "at least 2"),
+    (["--dataset=folder:{broken}"], 2, "cannot be decoded"),
+    (["--dataset=npz:/nowhere.npz"], 2, "/nowhere.npz"),
+    (["--batch_size=5000"], 2, "batch_size"),
+    (["--encoder=resnet19"], 2, "resnet18"),
+    (["--encoder=keras.applications:ResNet1"], 2, "ResNet50"),
+    (["--probe_dataset=folder:{photos}"], 2, "has no labels"),
+    (["--run_dir={photos}"], 2, "not a run folder"),
+    (["--precision=float8"], 2, "precision"),
+    (["--no_such_flag=1"], 2, "no_such_flag"),
+]
+
+
+@pytest.mark.parametrize(("flags", "code", "word"), BAD, ids=[b[0][0].strip("-") for b in BAD])
+def test_bad_input_gets_one_sentence(flags, code, word, photos, tmp_path, capfd):
+    folders = {name: tmp_path / name for name in ("empty", "one", "broken")}
+    for folder in folders.values():
+        folder.mkdir()
+    shutil.copy(photos / "0.jpg", folders["one"])
+    for i in range(20):
+        shutil.copy(photos / "1.jpg", folders["broken"] / f"{i}.jpg")
+    (folders["broken"] / "bad.jpg").write_text("no picture")
+    flags = [flag.format(photos=photos, **folders) for flag in flags]
+    assert pretrain(tmp_path / "run", *flags) == code
+    error = capfd.readouterr().err
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("simsiam_keras: ") and word in last
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["no-such-command"], "pretrain"),
+        (["linear-probe"], "--encoder is required"),
+        (["linear-probe", "--encoder=/nowhere"], "no encoder"),
+        (["linear-probe", "--encoder={encoder}", "--learning_rates=fast"], "--learning_rates"),
+        (["linear-probe", "--encoder={encoder}", "--classes=12"], "has 10"),
+        (["linear-probe", "--encoder={encoder}", "--dataset=folder:{photos}"], "labels"),
+        (["export", "--run_dir=/nowhere", "--output=/tmp/x"], "no run folder"),
+        (["pretrain", "--backend=theano"], "backend"),
+    ],
+)
+def test_bad_calls_of_other_commands(argv, word, run_dir, photos, capfd):
+    argv = [a.format(encoder=run_dir / "encoder", photos=photos) for a in argv]
+    assert main(argv) == 2
+    error = capfd.readouterr().err
+    assert word in error and "Traceback" not in error
+
+
+def test_debug_shows_the_traceback(tmp_path, capfd):
+    assert pretrain(tmp_path / "run", "--dataset=folder:/nowhere", "--debug") == 2
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+def test_full_size_recipes_build_what_the_paper_says(name):
+    cfg = config.parse("pretrain", [f"--flagfile={ROOT / 'flags' / name}.cfg"])
+    model, schedule = train.build_model(cfg, train.recipe_of(cfg).size, steps=97)
+    trainable = sum(int(np.prod(v.shape)) for v in model.encoder.trainable_variables)
+    assert trainable == {"cifar10": 11_168_832, "imagenet": 23_508_032}[name]
+    assert float(schedule(0)) == pytest.approx({"cifar10": 0.06, "imagenet": 0.1}[name])
+    layers = len([x for x in model.projector.layers if isinstance(x, keras.layers.Dense)])
+    assert layers == {"cifar10": 2, "imagenet": 3}[name]
+
+
+@pytest.mark.slow
+def test_imagenet_recipe_takes_two_steps_on_a_generated_folder(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(8):
+        pixels = random.integers(0, 255, (8, 8, 3), dtype="uint8")
+        Image.fromarray(pixels).resize((260 + i, 240)).save(folder / f"{i}.jpg")
+    flags = [f"--dataset=folder:{folder}", "--probe_dataset=none", "--batch_size=4", "--epochs=1"]
+    card = f"--flagfile={ROOT / 'flags' / 'imagenet.cfg'}"
+    argv = ["pretrain", card, *flags, "--warmup_epochs=0", f"--run_dir={tmp_path / 'run'}"]
+    assert main(argv) == 0
+    assert np.isfinite(read_json(tmp_path / "run" / "result.json")["loss"])
