@@ -1,0 +1,173 @@
+"""What a data set is: arrays in memory, or encoded images that are decoded on demand."""
+
+import hashlib
+import threading
+
+import numpy as np
+from absl import logging
+
+from simsiam_keras.data import images as codec
+
+
+class NoSuchSplit(ValueError):
+    """The data set is there, the part that was asked for is not.
+
+    Args:
+        name: of the data set.
+        split: what was asked for.
+        found: the splits that there are.
+    """
+
+    def __init__(self, name, split, found):
+        super().__init__(
+            f"`split` must be one of {', '.join(found) or '(none found)'} for {name}. "
+            f"Received: split={split}"
+        )
+
+
+class Source:
+    """Images by number, and what is known about them.
+
+    Attributes:
+        name: the data set as the user named it.
+        labels: int64 `[n]`, or None when there are none.
+        class_names: tuple of str, or None.
+        image_shape: `(height, width, 3)`, or None when sizes vary.
+        fingerprint: 16 hexadecimal digits that change when the data change.
+    """
+
+    def __init__(self, name, labels, class_names, image_shape, fingerprint):
+        self.name = name
+        self.labels = labels
+        self.class_names = class_names
+        self.image_shape = image_shape
+        self.fingerprint = fingerprint
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def read(self, index, min_side=None):
+        """Returns image `index` as uint8 `[height, width, 3]`; do not write into it.
+
+        Args:
+            index: within [0, len(self)).
+            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+        """
+        raise NotImplementedError
+
+    def describe(self):
+        """One line for people."""
+        size = "{}x{}".format(*self.image_shape) if self.image_shape else "various sizes"
+        classes = (
+            "no labels"
+            if self.labels is None
+            else f"{len(self.class_names or np.unique(self.labels))} classes"
+        )
+        where = "in memory" if isinstance(self, ArraySource) else "decoded on the fly"
+        return f"{self.name}: {len(self):,} images, {size}, {classes}, {where}"
+
+
+class ArraySource(Source):
+    """Images of one size in memory.
+
+    Args:
+        name: for people.
+        images: uint8 `[n, height, width, 3]`.
+        labels: int64 `[n]` or None.
+        class_names: tuple of str or None.
+        fingerprint: default None, a digest of the images and labels.
+    """
+
+    def __init__(self, name, images, labels=None, class_names=None, fingerprint=None):
+        fingerprint = fingerprint or digest([images.shape, images, labels])
+        super().__init__(name, labels, class_names, images.shape[1:], fingerprint)
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, index, min_side=None):
+        return self.images[index]
+
+
+class EncodedSource(Source):
+    """Images decoded when they are read: sizes vary, or memory is too small.
+
+    Args:
+        name: for people.
+        items: sequence of paths or of encoded bytes.
+        labels: int64 `[n]` or None.
+        class_names: tuple of str or None.
+        image_shape: `(height, width, 3)`, None when sizes vary.
+        fingerprint: digest of the data.
+
+    Attributes:
+        failed: the numbers of the images that `read` had to replace.
+    """
+
+    def __init__(self, name, items, labels, class_names, image_shape, fingerprint):
+        super().__init__(name, labels, class_names, image_shape, fingerprint)
+        self.items = items
+        self.failed = set()
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return len(self.items)
+
+    def read(self, index, min_side=None):
+        """Returns image `index`, or the next one that can be decoded when it is damaged.
+
+        A replaced image is logged and counted in `failed`.
+
+        Args:
+            index: within [0, len(self)).
+            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+
+        Returns:
+            uint8 `[height, width, 3]`.
+
+        Raises:
+            ValueError: if ten images in a row cannot be decoded.
+        """
+        for step in range(min(10, len(self))):
+            candidate = (index + step) % len(self)
+            try:
+                return codec.decode(self.items[candidate], min_side)
+            except Exception as error:  # Every decoder raises what it likes.
+                self._note(candidate, error)
+        raise ValueError(
+            f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
+            f"there. Received: first={label_of(self.items, index)}"
+        )
+
+    def _note(self, index, error):
+        with self._lock:
+            if index in self.failed:
+                return
+            self.failed.add(index)
+        if len(self.failed) <= 5:
+            logging.warning(
+                "Replaced by the next image: %s: %s", label_of(self.items, index), error
+            )
+        elif (len(self.failed) & (len(self.failed) - 1)) == 0:
+            logging.warning("%d damaged images replaced so far.", len(self.failed))
+
+
+def digest(parts):
+    """16 hexadecimal digits of a SHA-256.
+
+    Args:
+        parts: iterable of arrays, bytes, or anything whose `repr` tells it.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(part if isinstance(part, bytes) else repr(part).encode())
+    return digest.hexdigest()[:16]
+
+
+def label_of(items, index):
+    """What to call an image in a message."""
+    return f"image {index}" if isinstance(items[index], bytes) else items[index]

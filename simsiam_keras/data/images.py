@@ -1,0 +1,119 @@
+"""Encoded images to uint8 RGB arrays, with Pillow: one decoder whatever the backend."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+# By content, not by ending: photographs from the web are often misnamed. Pillow's rarer formats
+# stay closed: some of them start other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+
+ORIENTATION = 0x0112
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(item, min_side=None):
+    """Decodes one image as a viewer would show it.
+
+    The EXIF orientation is applied, transparency is composited on white, a palette, grey, CMYK or
+    16-bit grey image becomes 8-bit RGB, and an animation gives its first frame.
+
+    Args:
+        item: a path, or the encoded bytes.
+        min_side: when given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its
+            short side stays at least this; default None, full size.
+
+    Returns:
+        uint8 `[height, width, 3]`, possibly read-only.
+
+    Raises:
+        Exception: of whatever kind Pillow's decoder raises on a damaged file.
+    """
+    with _open(item) as image:
+        if min_side:
+            image.draft(image.mode, (min_side, min_side))
+        image.load()
+        transpose = TRANSPOSES.get(_orientation(image))
+        return to_rgb(image if transpose is None else image.transpose(transpose))
+
+
+def header_shape(item):
+    """The shape that `decode` would give, read from the header only.
+
+    Args:
+        item: a path, or the encoded bytes.
+
+    Returns:
+        `(height, width, 3)`.
+
+    Raises:
+        Exception: of whatever kind Pillow raises when it is not an image.
+    """
+    with _open(item) as image:
+        width, height = image.size
+        return (width, height, 3) if _orientation(image) in (5, 6, 7, 8) else (height, width, 3)
+
+
+def to_rgb(image):
+    """Converts a Pillow image of any mode to uint8 RGB, transparency over white.
+
+    Args:
+        image: a `PIL.Image.Image`. Modes that begin with `I` are read as 16-bit grey.
+
+    Returns:
+        uint8 `[height, width, 3]`, possibly read-only.
+    """
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def resize_and_crop(image, size, eval_crop=1.0):
+    """Scales the short side to `round(size / eval_crop)`, then crops the centre `size x size`.
+
+    Bilinear with antialiasing. Nothing is resampled when the short side has that length already.
+
+    Args:
+        image: uint8 `[height, width, 3]`.
+        size: side of the result, at least 1.
+        eval_crop: fraction of the short side that is kept, in (0, 1]; default 1. ImageNet's usual
+            224 out of 256 is .875.
+
+    Returns:
+        uint8 `[size, size, 3]`.
+    """
+    height, width = image.shape[:2]
+    short, target = min(height, width), round(size / eval_crop)
+    if short != target:
+        height, width = (max(target, round(side * target / short)) for side in (height, width))
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        image = np.asarray(resized)
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def _open(item):
+    return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=FORMATS)
+
+
+def _orientation(image):
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # A damaged EXIF block is no reason to lose the picture.
+        return None

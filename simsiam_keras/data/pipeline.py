@@ -1,0 +1,248 @@
+"""From a source to batches: the order and the seeds are functions of (seed, epoch) alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from simsiam_keras.data import images as codec
+from simsiam_keras.data.base import ArraySource
+from simsiam_keras.data.tfds import leave_accelerators_alone
+
+
+def steps_per_epoch(n, batch_size):
+    """Number of full batches in an epoch: `n // batch_size`.
+
+    Args:
+        n: number of images.
+        batch_size: images in a batch, within [1, n].
+
+    Returns:
+        An integer, at least 1.
+
+    Raises:
+        ValueError: if there is not one full batch.
+    """
+    if not 1 <= batch_size <= n:
+        raise ValueError(
+            f"`batch_size` must be between 1 and the number of images, {n}. "
+            f"Received: batch_size={batch_size}"
+        )
+    return n // batch_size
+
+
+def epoch_order(n, seed, epoch):
+    """The permutation in which an epoch visits the images.
+
+    Args:
+        n: number of images.
+        seed: integer >= 0.
+        epoch: integer >= 0.
+
+    Returns:
+        int64 `[n]`, the same for the same arguments.
+
+    Example:
+    >>> epoch_order(5, seed=0, epoch=1).tolist() == epoch_order(5, seed=0, epoch=1).tolist()
+    True
+    """
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
+    """Batches of two views for `model.fit`, for every epoch from `first_epoch` on.
+
+    One data set over all epochs, so that nothing waits where one ends; give `fit` the
+    `steps_per_epoch`. Each epoch is a new permutation without its incomplete last batch. Both
+    views of a pair come out of the same read. The augmentation is seeded by (seed, number since
+    the beginning of training), of the batch, or of the image when they are decoded on the fly: a
+    run resumed at an epoch sees what the uninterrupted run would have seen.
+
+    Args:
+        source: a `Source` of n images.
+        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair of uint8
+            `[m, size, size, 3]` tensors. With an attribute `recipe`, JPEGs far larger than its
+            crops need are decoded at a fraction of their size.
+        batch_size: images in a batch, within [1, n].
+        seed: integer >= 0; default 0.
+        first_epoch: number of the first epoch; default 0.
+        epochs: number after the last epoch; default 1.
+
+    Returns:
+        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`.
+
+    Raises:
+        ValueError: if there is not one full batch, or `seed` is negative.
+        ImportError: if TensorFlow is missing.
+    """
+    steps = steps_per_epoch(len(source), batch_size)
+    _check_seed(seed)
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "Augmentation on the host needs tensorflow: install it, or augment on the device."
+        ) from error
+    leave_accelerators_alone(tf)
+    in_memory = isinstance(source, ArraySource)
+    rows = [steps, batch_size] if in_memory else [steps * batch_size]
+
+    def epoch_rows(epoch):
+        def order(epoch):
+            return epoch_order(len(source), seed, int(epoch))[: steps * batch_size]
+
+        indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        indices = tf.reshape(indices, rows)
+        numbers = epoch * rows[0] + tf.range(rows[0], dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((indices, numbers))
+
+    def batch_views(indices, number):
+        images = tf.numpy_function(source.images.__getitem__, [indices], tf.uint8, stateful=False)
+        images.set_shape([batch_size, *source.image_shape])
+        return tuple(views(images, tf.stack([tf.cast(seed, tf.int64), number])))
+
+    min_side = _min_side(views)
+
+    def image_views(index, number):
+        def read(index):
+            return source.read(int(index), min_side)
+
+        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
+        image.set_shape([None, None, 3])
+        x1, x2 = views(image[None], tf.stack([tf.cast(seed, tf.int64), number]))
+        return x1[0], x2[0]
+
+    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_rows)
+    dataset = dataset.map(
+        batch_views if in_memory else image_views,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    if not in_memory:
+        dataset = dataset.batch(batch_size, drop_remainder=True)
+    total = steps * max(0, epochs - first_epoch)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(total))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs=1):
+    """Batches of plain images, for a model that augments inside its training step.
+
+    NumPy and Pillow only. The order is that of `training_views`.
+
+    Args:
+        source: a `Source` of n images.
+        batch_size: images in a batch, within [1, n].
+        size: default None, images as they are, which must then have one size; otherwise the short
+            side is scaled to `size` and the centre cropped to a square.
+        seed: integer >= 0; default 0.
+        first_epoch: number of the first epoch; default 0.
+        epochs: number after the last epoch; default 1.
+
+    Yields:
+        `(images,)`, uint8 `[batch_size, height, width, 3]`.
+
+    Raises:
+        ValueError: if there is not one full batch, `seed` is negative, or sizes vary and `size` is
+            None.
+    """
+    steps = steps_per_epoch(len(source), batch_size)
+    _check_seed(seed)
+    if size is None and source.image_shape is None:
+        raise ValueError("`size` must be given where the sizes of the images vary. Received: None")
+
+    def batches():
+        for epoch in range(first_epoch, epochs):
+            order = epoch_order(len(source), seed, epoch)[: steps * batch_size]
+            for batch in _read_batches(source, order, size, 1.0, batch_size):
+                yield (batch,)
+
+    return batches()
+
+
+def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
+    """Images in order and un-augmented, for features, kNN and probes.
+
+    The short side is scaled to `round(size / eval_crop)`, bilinear with antialiasing, and the
+    centre is cropped; an image that has this size already is not resampled. NumPy and Pillow only.
+
+    Args:
+        source: a `Source`.
+        size: side of the images, at least 1.
+        eval_crop: fraction of the short side that is kept, in (0, 1]; default 1.
+        batch_size: at least 1; default 256.
+
+    Yields:
+        (uint8 `[m, size, size, 3]`, int64 `[m]` or None) with m = `batch_size`, less in the last.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    for name, value in (("size", size), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}")
+    if not 0 < eval_crop <= 1:
+        raise ValueError(f"`eval_crop` must be within (0, 1]. Received: eval_crop={eval_crop}")
+
+    def batches():
+        order, start = np.arange(len(source)), 0
+        for images in _read_batches(source, order, size, eval_crop, batch_size):
+            stop = start + len(images)
+            yield images, None if source.labels is None else source.labels[start:stop]
+            start = stop
+
+    return batches()
+
+
+def sample_images(source, count, seed=0):
+    """Some images, for previews.
+
+    Args:
+        source: a `Source` of n images.
+        count: number of images; at most n are returned.
+        seed: integer >= 0; default 0.
+
+    Returns:
+        A list of uint8 `[height, width, 3]` arrays, no image twice.
+    """
+    return [source.read(i) for i in epoch_order(len(source), seed, 0)[:count].tolist()]
+
+
+def _read_batches(source, order, size, eval_crop, batch_size):
+    """Yields uint8 batches in the given order; decodes and resizes in threads, a batch ahead."""
+    in_memory = isinstance(source, ArraySource)
+    as_is = size is None or (eval_crop == 1 and source.image_shape == (size, size, 3))
+    starts = range(0, len(order), batch_size)
+    if in_memory and as_is:
+        for start in starts:
+            yield source.images[order[start : start + batch_size]]
+        return
+
+    def prepare(index):
+        image = source.read(index)
+        return image if as_is else codec.resize_and_crop(image, size, eval_crop)
+
+    with ThreadPoolExecutor() as pool:
+        ahead = []
+        for start in starts:
+            part = order[start : start + batch_size].tolist()
+            ahead.append([pool.submit(prepare, index) for index in part])
+            if len(ahead) == 2:
+                yield np.stack([future.result() for future in ahead.pop(0)])
+        for futures in ahead:
+            yield np.stack([future.result() for future in futures])
+
+
+def _min_side(views):
+    """Short side below which a decoder's shrinking would cost the smallest crop resolution."""
+    recipe = getattr(views, "recipe", None)
+    if recipe is None:
+        return None
+    # Of a square image's side, the smallest and narrowest crop has this fraction.
+    low, high = recipe.crop_aspect
+    fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
+    return int(np.ceil(recipe.size / fraction))
+
+
+def _check_seed(seed):
+    if seed < 0:
+        raise ValueError(f"`seed` must be >= 0. Received: seed={seed}")

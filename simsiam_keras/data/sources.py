@@ -1,0 +1,92 @@
+"""`load`: a data set by its name, whatever holds it."""
+
+from pathlib import Path
+
+from simsiam_keras.data import arrays, folders, tfds
+from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
+
+__all__ = ["ArraySource", "EncodedSource", "NoSuchSplit", "Source", "load", "splits"]
+
+
+def load(spec, data_dir=None, split="train"):
+    """Opens a data set.
+
+    - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
+      one fixed stratified division; `all` is both.
+    - `npz:PATH`: the arrays `<split>_images` and `<split>_labels`; for `train` and `all` also plain
+      `images` and `labels`. Images are `[n, h, w]` or `[n, h, w, 1 | 3 | 4]`, uint8 or floats in
+      [0, 1]; labels are integers `[n]` and optional. An array `class_names` names the classes.
+    - `folder:PATH`: images in `PATH/<split>`, or in PATH itself for `train` and `all` when it is
+      not divided. It is divided when it has a folder `train` that is alone, stands beside `test`,
+      `val` or `validation`, or has folders of its own. Images directly in the folder mean no
+      labels; otherwise its subfolders, sorted, are the classes, and deeper folders belong to the
+      class above them. A single subfolder is no class. Names that begin with a dot and other
+      files are ignored.
+    - anything else: a TensorFlow data set, e.g. `cifar10`, with TFDS's own split syntax; it is
+      downloaded when `data_dir` does not hold it. Its image is the feature `image`, or the only
+      image feature; labels are the feature `label`, if it has one.
+
+    Images of one size are decoded once, into memory, when they take no more than 4 GiB. Otherwise
+    they are decoded whenever they are read; a TensorFlow data set then keeps its encoded images in
+    memory. Images that cannot be decoded are named, counted and left out.
+
+    Args:
+        spec: one of the above.
+        data_dir: where TensorFlow data sets are prepared; default None, TFDS's own place.
+        split: name of the part; default `"train"`.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        NoSuchSplit: a `ValueError`, if the data set has no such split.
+        ValueError: if the data set does not exist, if more than 1 % of the images cannot be
+            decoded, if fewer than 2 images remain, or if they do not fit into memory.
+        ImportError: if scikit-learn or TensorFlow data sets are needed and missing.
+    """
+    kind, _, path = spec.partition(":")
+    if spec == "digits":
+        source = arrays.load_digits(split)
+    elif kind == "npz":
+        source = arrays.load_npz(spec, _path(spec, path), split)
+    elif kind == "folder":
+        source = folders.load(spec, _path(spec, path), split)
+    else:
+        source = tfds.load(spec, data_dir, split)
+    if len(source) < 2:
+        raise ValueError(
+            f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "
+            f"{len(source)} image(s)"
+        )
+    return source
+
+
+def splits(spec, data_dir=None):
+    """Names of the parts that `load` finds in a data set.
+
+    Args:
+        spec: as in `load`.
+        data_dir: as in `load`.
+
+    Returns:
+        Tuple of str.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        ValueError: if there is no such data set.
+    """
+    kind, _, path = spec.partition(":")
+    if spec == "digits":
+        return arrays.DIGITS_SPLITS
+    if kind == "npz":
+        return arrays.npz_splits(_path(spec, path))
+    if kind == "folder":
+        return folders.splits(_path(spec, path))
+    return tfds.splits(spec, data_dir)
+
+
+def _path(spec, path):
+    if not path:
+        raise ValueError(f"`dataset` must have a path after the colon. Received: dataset={spec}")
+    return Path(path).expanduser()
