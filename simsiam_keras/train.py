@@ -239,7 +239,7 @@ def _begin(cfg, run_dir, board, model, source, views, probe):
     grid = preview_grid(source, views, pairs=16, seed=cfg.seed)
     (run_dir / "plots").mkdir(exist_ok=True)
     _write_png(run_dir / "plots" / "views.png", grid)
-    board.add_image("augmented pairs", grid, 0, dataformats="HWC")
+    board.add_image("augmented_pairs", grid, 0, dataformats="HWC")
     if probe is not None:
         recipe = recipe_of(cfg)
         row = dict.fromkeys(("loss", "z_std", "learning_rate", "images_per_second", "seconds"))
