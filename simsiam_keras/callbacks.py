@@ -14,8 +14,8 @@ from rich.console import Console
 from simsiam_keras import runs
 from simsiam_keras.errors import RunFailed
 
-COLLAPSED = 0.3  # sqrt(d) x std below this is no longer a spread over the sphere
-PATIENCE = 3  # epochs
+COLLAPSED = 0.5  # healthy runs stay above .8; without stop-gradient the digits fall to .3 - .45
+PATIENCE = 5  # epochs
 COLLAPSE_ADVICE = (
     "the outputs are collapsing to one constant (std x sqrt(d) = {z_std:.2f}; about 1 is healthy, "
     "0 is collapsed) although the loss ({loss:.2f}) looks good. Try: a lower --base_lr, a larger "

@@ -1,0 +1,399 @@
+"""Two views on the host: keras_cv layers for tf.data, each a pure function of uniform draws.
+
+Where keras_cv's own semantics are not torchvision's (crop, colour jitter) or its layer takes the
+images one at a time (crop, blur), the layer is written here on keras_cv's vectorized base.
+"""
+
+import math
+
+import keras_cv
+import tensorflow as tf
+
+ATTEMPTS = 10  # as torchvision's RandomResizedCrop
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+LARGEST_DENSE = 64  # px; above, the loop over slices measured faster than the matrices
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL
+
+
+class DrawnLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
+    """Base of the layers here: image i is augmented by its own uniform draws.
+
+    keras_cv hands `labels` to `get_random_transformation_batch`, so the draws come in as the
+    labels, `[n, draws]` in [0, 1). The layer then holds no random state and a resumed run repeats
+    its views.
+
+    Args:
+        draws: uniform numbers that one image needs.
+    """
+
+    def __init__(self, draws):
+        # Without a seed keras_cv asks for the global generator, which op determinism forbids.
+        super().__init__(seed=1, dtype="float32")
+        self.draws = draws
+
+    def augment_labels(self, labels, transformations, **kwargs):
+        return labels
+
+
+class RandomResizedCrop(DrawnLayer):
+    """Crop a random rectangle and resize it to a square.
+
+    Ten attempts: area uniform in `area` x height x width, aspect log-uniform in `aspect`,
+    `w = round(sqrt(area * aspect))`, `h = round(sqrt(area / aspect))`; the first that fits is
+    placed at a uniform integer corner. When none fits, the largest central crop within `aspect`.
+    Bilinear with half-pixel centres; where it shrinks, the triangle widens to the step (PIL's
+    antialiasing). Values stay within the crop's.
+
+    Args:
+        size: side of the result in pixels.
+        area: range of the crop's share of the image.
+        aspect: range of the crop's width / height.
+
+    Reference:
+        torchvision.transforms.RandomResizedCrop; Pillow's Resample.c
+    """
+
+    def __init__(self, size, area, aspect):
+        super().__init__(draws=2 * ATTEMPTS + 2)
+        self.size, self.area, self.aspect = size, area, aspect
+
+    def get_random_transformation_batch(self, batch_size, images=None, labels=None, **kwargs):
+        height, width = image_size(images)
+        area, aspect, corner = tf.split(labels, [ATTEMPTS, ATTEMPTS, 2], axis=1)
+        area = between(area, *self.area) * height * width
+        aspect = tf.exp(between(aspect, *(math.log(a) for a in self.aspect)))
+        h, w = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
+        fits = (h >= 1) & (h <= height) & (w >= 1) & (w <= width)
+        first = tf.argmax(tf.cast(fits, tf.int32), axis=1)[:, None]
+        h, w = tf.gather(h, first, batch_dims=1)[:, 0], tf.gather(w, first, batch_dims=1)[:, 0]
+        top = tf.minimum(tf.floor(corner[:, 0] * (height - h + 1)), height - h)
+        left = tf.minimum(tf.floor(corner[:, 1] * (width - w + 1)), width - w)
+        box = tf.stack([top, left, h, w], axis=1)
+        return tf.where(tf.reduce_any(fits, axis=1, keepdims=True), box, self.central(images))
+
+    def central(self, images):
+        height, width = image_size(images)
+        h = tf.minimum(height, tf.round(width / self.aspect[0]))
+        w = tf.minimum(width, tf.round(height * self.aspect[1]))
+        return tf.stack([tf.floor((height - h) / 2), tf.floor((width - w) / 2), h, w])
+
+    def augment_images(self, images, transformations, **kwargs):
+        # Dense matrices waste work on large images, and sizes unknown here can be any photo's.
+        small = None not in images.shape[1:3] and max(images.shape[1:3]) <= LARGEST_DENSE
+        crop = crop_by_matrices if small else crop_by_slices
+        return crop(images, transformations, self.size)
+
+
+class ColorJitter(DrawnLayer):
+    """Change brightness, contrast, saturation and hue, in a random order for each image.
+
+    Brightness, contrast and saturation are `clip(f x + (1 - f) target, 0, 255)` with the target
+    0, the mean of the grey image, and the grey image; hue is shifted in HSV. A view that is not
+    jittered has every f = 1 and a shift of 0.
+
+    Args:
+        strengths: brightness, contrast, saturation, hue; an operation of strength 0 is left out.
+        probability: of jittering a view at all.
+
+    Reference:
+        torchvision.transforms.ColorJitter
+    """
+
+    def __init__(self, strengths, probability):
+        self.operations = [i for i, strength in enumerate(strengths) if strength > 0]
+        super().__init__(draws=1 + 2 * len(self.operations))
+        self.probability = probability
+        self.low = [max(0.0, 1 - s) for s in strengths[:3]] + [-strengths[3]]
+        self.high = [1 + s for s in strengths[:3]] + [strengths[3]]
+
+    def get_random_transformation_batch(self, batch_size, labels=None, **kwargs):
+        k = len(self.operations)
+        jittered, order, amount = tf.split(labels, [1, k, k], axis=1)
+        order = tf.gather(self.operations, tf.argsort(order, axis=1))
+        amount = between(amount, tf.gather(self.low, order), tf.gather(self.high, order))
+        identity = tf.where(order == HUE, 0.0, 1.0)
+        return {"order": order, "amount": tf.where(jittered < self.probability, amount, identity)}
+
+    def augment_images(self, images, transformations, **kwargs):
+        planes = tf.unstack(images, axis=-1)
+        for slot in range(len(self.operations)):
+            operation, amount = (
+                transformations[name][:, slot, None, None] for name in ("order", "amount")
+            )
+            planes = jitter_slot(planes, operation, amount, self.operations)
+        return tf.stack(planes, axis=-1)
+
+
+class RandomGrayscale(keras_cv.layers.Grayscale):
+    """keras_cv's grayscale in three equal channels, with some probability.
+
+    Args:
+        probability: of a grey view.
+    """
+
+    draws = 1
+
+    def __init__(self, probability):
+        super().__init__(output_channels=3, seed=1, dtype="float32")
+        self.probability = probability
+
+    def get_random_transformation_batch(self, batch_size, labels=None, **kwargs):
+        return labels < self.probability
+
+    def augment_images(self, images, transformations, **kwargs):
+        grey = super().augment_images(images)
+        return tf.where(transformations[:, :, None, None], grey, images)
+
+
+class GaussianBlur(DrawnLayer):
+    """Blur with a Gaussian of random width, with some probability.
+
+    A separable Gaussian with replicated borders, cut at three times the largest sigma (beyond that
+    lies 0.3 % of its weight, less for a smaller sigma) and normalized. PIL's GaussianBlur, which
+    the paper's code calls, approximates the same Gaussian by three box blurs.
+
+    Args:
+        sigma: range of the standard deviation in pixels.
+        probability: of a blurred view.
+    """
+
+    def __init__(self, sigma, probability):
+        super().__init__(draws=2)
+        self.sigma, self.probability = sigma, probability
+
+    def get_random_transformation_batch(self, batch_size, labels=None, **kwargs):
+        # So narrow a Gaussian is exactly one tap: the identity.
+        sigma = between(labels[:, 1], *self.sigma)
+        return tf.where(labels[:, 0] < self.probability, sigma, 1e-3)
+
+    def augment_images(self, images, transformations, **kwargs):
+        radius = math.ceil(3 * self.sigma[1])
+        taps = tf.range(-radius, radius + 1, dtype="float32")
+        kernels = tf.exp(-0.5 * (taps / transformations[:, None]) ** 2)
+        kernels /= tf.reduce_sum(kernels, axis=1, keepdims=True)
+        return blur_axis(blur_axis(images, kernels, axis=1), kernels, axis=2)
+
+
+class RandomFlip(keras_cv.layers.RandomFlip):
+    """keras_cv's horizontal flip, from draws.
+
+    Args:
+        probability: of a flipped view.
+    """
+
+    draws = 1
+
+    def __init__(self, probability):
+        super().__init__(rate=probability, seed=1, dtype="float32")
+
+    def get_random_transformation_batch(self, batch_size, labels=None, **kwargs):
+        return {"flip_horizontals": 1 - labels, "flip_verticals": tf.zeros_like(labels)}
+
+
+class TwoViews:
+    """Make two random views of every image of a batch, for `tf.data.Dataset.map`.
+
+    The same images and seed give the same views, in any process and at any parallelism. Each view
+    is drawn on its own: crop, colour jitter, grayscale, blur, flip, as in the paper's code. Results
+    are rounded once, at the end.
+
+    Args:
+        recipe: a `Recipe`.
+
+    Example:
+    >>> from simsiam_keras.augment import Recipe
+    >>> views = TwoViews(Recipe(size=16))
+    >>> x1, x2 = views(tf.zeros([4, 32, 48, 3], tf.uint8), seed=[0, 1])
+    >>> x1.shape
+    TensorShape([4, 16, 16, 3])
+    """
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+        self.crop = RandomResizedCrop(recipe.size, recipe.crop_area, recipe.crop_aspect)
+        self.layers = []
+        if recipe.jitter_probability and any(recipe.jitter):
+            self.layers.append(ColorJitter(recipe.jitter, recipe.jitter_probability))
+        if recipe.grayscale:
+            self.layers.append(RandomGrayscale(recipe.grayscale))
+        if recipe.blur:
+            self.layers.append(GaussianBlur(recipe.blur_sigma, recipe.blur))
+        if recipe.flip:
+            self.layers.append(RandomFlip(recipe.flip))
+        # Only what follows the crop is compiled: its shapes do not vary with the photo's, and one
+        # trace serves every n (XLA still compiles once for each).
+        views = tf.TensorSpec([None, recipe.size, recipe.size, 3], "float32")
+        draws = [tf.TensorSpec([None, layer.draws], "float32") for layer in self.layers]
+        self.compiled = tf.function(
+            self.finish, input_signature=[views, draws], jit_compile=True, autograph=False
+        )
+
+    def __call__(self, images, seed):
+        """Make the views.
+
+        Args:
+            images: uint8 RGB `[n, h, w, 3]`; n, h and w may be unknown until run time.
+            seed: two integers, `[2]`.
+
+        Returns:
+            `(x1, x2)`, each uint8 `[n, size, size, 3]`.
+
+        Raises:
+            ValueError: if the images are no RGB batch.
+        """
+        images = tf.convert_to_tensor(images)
+        if images.shape.rank != 4 or images.shape[3] != 3:
+            raise ValueError(f"`images` must be [n, h, w, 3]. Received: shape={images.shape}")
+        with tf.device("CPU:0"):
+            images = tf.concat([images, images], axis=0)
+            crop, *draws = self.draw(tf.shape(images)[0], seed)
+            views = self.compiled(augment(self.crop, images, crop), draws)
+            size = self.recipe.size
+            x1, x2 = tf.split(tf.ensure_shape(views, [images.shape[0], size, size, 3]), 2)
+            return x1, x2
+
+    def draw(self, n, seed):
+        """Uniform draws of n views, `[n, layer.draws]` for the crop and each layer after it."""
+        widths = [layer.draws for layer in (self.crop, *self.layers)]
+        # The generator is named because the default one differs between devices.
+        draws = tf.random.stateless_uniform([n, sum(widths)], seed, alg="philox")
+        return tf.split(draws, widths, axis=1)
+
+    def finish(self, views, draws):
+        """Everything after the crop: float `[n, size, size, 3]` to uint8."""
+        for layer, numbers in zip(self.layers, draws, strict=True):
+            views = augment(layer, views, numbers)
+        return tf.cast(tf.round(views), tf.uint8)
+
+
+def augment(layer, images, draws):
+    """Apply a layer to `images` `[n, h, w, 3]` with its `draws` `[n, layer.draws]`."""
+    return layer({"images": images, "labels": draws})["images"]
+
+
+def between(uniform, low, high):
+    """Stretch uniform draws in [0, 1) to [low, high)."""
+    return low + (high - low) * uniform
+
+
+def image_size(images):
+    """Height and width of a batch as float scalars."""
+    return tf.unstack(tf.cast(tf.shape(images)[1:3], "float32"))
+
+
+def crop_by_matrices(images, boxes, size):
+    """Crop and resize as two products with interpolation matrices, `[n, h, w, c]`."""
+    height, width = image_size(images)
+    top, left, h, w = tf.unstack(boxes, axis=1)
+    rows = interpolation(top, h, height, size)
+    columns = interpolation(left, w, width, size)
+    return tf.einsum("nyh,nhwc,nxw->nyxc", rows, images, columns)
+
+
+def crop_by_slices(images, boxes, size):
+    """Crop and resize image by image, `[n, h, w, c]`."""
+
+    def one(image_and_box):
+        image, box = image_and_box
+        top, left, h, w = tf.unstack(tf.cast(box, "int32"))
+        crop = image[top : top + h, left : left + w]
+        return tf.image.resize(crop, [size, size], antialias=True)
+
+    signature = tf.TensorSpec([size, size, 3], "float32")
+    return tf.map_fn(one, (images, boxes), fn_output_signature=signature)
+
+
+def interpolation(start, length, pixels, size):
+    """Matrices that resize the interval `[start, start + length)` of a line to `size` pixels.
+
+    Row i holds the triangle `max(0, 1 - |x - c| / s)` around `c = start + (i + 1/2) length / size`
+    at the pixel centres x of the interval, with `s = max(1, length / size)`, scaled to sum 1.
+
+    Args:
+        start: first pixel, `[n]`.
+        length: pixels in the interval, `[n]`.
+        pixels: pixels of the whole line, scalar.
+        size: pixels of the result.
+
+    Returns:
+        float32 `[n, size, pixels]`.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    step = length / size
+    target = start + (tf.range(size, dtype="float32")[:, None] + 0.5) * step
+    source = tf.range(pixels) + 0.5
+    weights = tf.maximum(1 - tf.abs(source - target) / tf.maximum(step, 1.0), 0.0)
+    weights = tf.where((source > start) & (source < start + length), weights, 0.0)
+    return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
+
+
+def jitter_slot(planes, operation, amount, operations):
+    """Apply to each image the one operation that its order has in this slot.
+
+    Args:
+        planes: red, green and blue, each `[n, h, w]`.
+        operation: index of the operation, `[n, 1, 1]`.
+        amount: its factor, or the shift for hue, `[n, 1, 1]`.
+        operations: the indices that can occur.
+
+    Returns:
+        The three planes.
+    """
+    grey = sum(weight * plane for weight, plane in zip(LUMA, planes, strict=True))
+    target = tf.zeros_like(grey)
+    if CONTRAST in operations:
+        mean = tf.reduce_mean(grey, axis=[1, 2], keepdims=True)
+        target = tf.where(operation == CONTRAST, mean, target)
+    if SATURATION in operations:
+        target = tf.where(operation == SATURATION, grey, target)
+    results = [tf.clip_by_value(amount * x + (1 - amount) * target, 0, 255) for x in planes]
+    if HUE in operations:
+        shifted = shift_hue(planes, amount)
+        results = [tf.where(operation == HUE, x, y) for x, y in zip(shifted, results, strict=True)]
+    return results
+
+
+def shift_hue(planes, shift):
+    """Turn the hue by a share `shift` of the colour circle, in HSV.
+
+    Value and chroma stay, so with hue `h` in sixths of the circle, red is
+    `low + chroma * clip(|h - 3| - 1, 0, 1)` and so on.
+
+    Args:
+        planes: red, green and blue, each `[n, h, w]`.
+        shift: share of the circle, `[n, 1, 1]`.
+
+    Returns:
+        The three planes.
+    """
+    r, g, b = planes
+    high, low = tf.maximum(r, tf.maximum(g, b)), tf.minimum(r, tf.minimum(g, b))
+    chroma = high - low
+    difference = tf.where(high == r, g - b, tf.where(high == g, b - r, r - g))
+    sector = tf.where(high == r, 0.0, tf.where(high == g, 2.0, 4.0))
+    hue = sector + difference / tf.maximum(chroma, 1e-6) + 6 * shift
+    hue -= 6 * tf.floor(hue / 6)
+    shares = (tf.abs(hue - 3) - 1, 2 - tf.abs(hue - 2), 2 - tf.abs(hue - 4))
+    return [low + chroma * tf.clip_by_value(share, 0, 1) for share in shares]
+
+
+def blur_axis(images, kernels, axis):
+    """Convolve each image along one axis with its own kernel, borders replicated.
+
+    Args:
+        images: `[n, h, w, c]`.
+        kernels: `[n, 2 radius + 1]`.
+        axis: 1 or 2.
+
+    Returns:
+        `[n, h, w, c]`.
+    """
+    taps, length = tf.unstack(kernels[:, :, None, None, None], axis=1), images.shape[axis]
+    first, last = (tf.gather(images, [i], axis=axis) for i in (0, length - 1))
+    radius = len(taps) // 2
+    padded = tf.concat([first] * radius + [images] + [last] * radius, axis=axis)
+    shifted = [
+        padded[:, i : i + length] if axis == 1 else padded[:, :, i : i + length]
+        for i in range(len(taps))
+    ]
+    return sum(tap * image for tap, image in zip(taps, shifted, strict=True))

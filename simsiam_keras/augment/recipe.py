@@ -1,0 +1,85 @@
+"""The augmentation recipe: one set of numbers that every augmenter reads."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Strengths of the random augmentation that makes a view, in torchvision's definitions.
+
+    A view is, in this order: random resized crop, colour jitter, grayscale, Gaussian blur,
+    horizontal flip. Images are RGB with values 0..255. A probability or strength of 0 leaves the
+    operation out.
+
+    Args:
+        size: side of a view in pixels.
+        crop_area: range of the crop's share of the image area, within (0, 1].
+        crop_aspect: range of the crop's width / height, drawn uniformly in its logarithm.
+        flip: probability of a horizontal flip.
+        jitter: strengths (b, c, s, h): brightness, contrast and saturation factors are uniform in
+            [max(0, 1 - b), 1 + b] and so on; the hue shift is uniform in [-h, h] of the colour
+            circle, h <= 0.5.
+        jitter_probability: probability that a view is jittered at all.
+        grayscale: probability that a view becomes grey.
+        blur: probability that a view is blurred.
+        blur_sigma: range of the blur's standard deviation in pixels.
+        eval_crop: evaluation's centre crop as a fraction of the resized short side, within (0, 1];
+            224 / 256 for ImageNet.
+
+    Raises:
+        ValueError: if a number is out of its range.
+
+    Example:
+    >>> dataclasses.replace(CIFAR, size=64).crop_area
+    (0.2, 1.0)
+
+    Reference:
+        Chen & He, Exploring Simple Siamese Representation Learning, 2020, section 3 and
+        appendix D, https://arxiv.org/abs/2011.10566
+    """
+
+    size: int
+    crop_area: tuple = (0.2, 1.0)
+    crop_aspect: tuple = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: tuple = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    grayscale: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple = (0.1, 2.0)
+    eval_crop: float = 1.0
+
+    def __post_init__(self):
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"`size` must be an integer >= 1. Received: size={self.size}")
+        for name in ("flip", "jitter_probability", "grayscale", "blur"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must be within [0, 1]. Received: {name}={value}")
+        for name in ("crop_area", "crop_aspect", "blur_sigma"):
+            value = getattr(self, name)
+            if len(value) != 2 or not 0 < value[0] <= value[1]:
+                raise ValueError(
+                    f"`{name}` must be (low, high) with 0 < low <= high. Received: {name}={value}"
+                )
+        if self.crop_area[1] > 1:
+            raise ValueError(
+                f"`crop_area` must be within (0, 1]. Received: crop_area={self.crop_area}"
+            )
+        if len(self.jitter) != 4 or not min(self.jitter) >= 0 or self.jitter[3] > 0.5:
+            raise ValueError(
+                "`jitter` must be four strengths >= 0 (brightness, contrast, saturation, hue), "
+                f"hue <= 0.5. Received: jitter={self.jitter}"
+            )
+        if not 0 < self.eval_crop <= 1:
+            raise ValueError(
+                f"`eval_crop` must be within (0, 1]. Received: eval_crop={self.eval_crop}"
+            )
+
+
+CIFAR = Recipe(size=32)
+IMAGENET = Recipe(size=224, blur=0.5, eval_crop=224 / 256)
+# A digit is not its mirror image, and grey images have neither hue nor saturation.
+DIGITS = Recipe(size=16, flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grayscale=0.0)
+
+RECIPES = {"cifar": CIFAR, "imagenet": IMAGENET, "digits": DIGITS}

@@ -1,0 +1,429 @@
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from simsiam_keras import heads, optimizers, schedules
+from simsiam_keras.losses import negative_cosine_similarity
+from simsiam_keras.methods.simsiam import SimSiam
+from tests import oracle
+from tests.gradients import gradients
+
+SHAPE, D = (8, 8, 3), 16
+
+
+def tiny_encoder(width=12):
+    """A convolution with batch normalization, its features averaged over space."""
+    images = keras.Input(SHAPE)
+    x = keras.layers.Rescaling(1 / 64, offset=-2.0)(images)
+    x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False, name="conv")(x)
+    x = keras.layers.ReLU()(heads.batch_norm(name="conv_norm")(x))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="encoder")
+
+
+def tiny(seed=0, **arguments):
+    keras.utils.set_random_seed(seed)
+    return SimSiam(
+        tiny_encoder(), projector=heads.projector(D), predictor=heads.predictor(4), **arguments
+    )
+
+
+def images(n=8, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, size=(n, *SHAPE)).astype("float32")
+
+
+@keras.saving.register_keras_serializable("simsiam_keras_tests")
+class MirrorAndDim(keras.layers.Layer):
+    """Two fixed views: the image mirrored, and the image at half its brightness."""
+
+    def call(self, x, training=False):
+        return x[:, :, ::-1], x * 0.5
+
+
+def two_views(x):
+    return x[:, :, ::-1], x * np.float32(0.5)
+
+
+def numpy(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64")
+
+
+def compiled(model, optimizer=None):
+    model.compile(optimizer or optimizers.SGD(0.05, weight_decay=5e-4))
+    return model
+
+
+def fit(model, data, steps=1):
+    """The loss of each of a few steps on the same batch."""
+    history = [model.fit(data, batch_size=len(images()), verbose=0).history for _ in range(steps)]
+    return [h["loss"][0] for h in history]
+
+
+def outputs_of(model, x1, x2):
+    return {name: numpy(v) for name, v in model((x1, x2), training=True).items()}
+
+
+def check_algorithm_1(loss_of):
+    """`loss_of(model, outputs)` of the model's own z and p is the paper's L."""
+    model = tiny()
+    y_pred = model(two_views(images()), training=True)
+    values = {name: numpy(v) for name, v in y_pred.items()}
+    expected = oracle.algorithm_1(*(values[name] for name in ("p1", "p2", "z1", "z2")))
+    # A mean of cosines in float32.
+    np.testing.assert_allclose(float(loss_of(model, y_pred)), expected, rtol=0, atol=1e-6)
+
+
+def mean_distance(p, z):
+    return ops.mean(negative_cosine_similarity(p, z))
+
+
+WRONG_LOSSES = {
+    "own view": lambda y: mean_distance(y["p1"], y["z1"]) / 2 + mean_distance(y["p2"], y["z2"]) / 2,
+    "no half": lambda y: mean_distance(y["p1"], y["z2"]) + mean_distance(y["p2"], y["z1"]),
+    "one side": lambda y: mean_distance(y["p1"], y["z2"]),
+    "z with z": lambda y: mean_distance(y["z1"], y["z2"]),
+    "p with p": lambda y: mean_distance(y["p1"], y["p2"]),
+    "no minus": lambda y: (
+        -mean_distance(y["p1"], y["z2"]) / 2 - mean_distance(y["p2"], y["z1"]) / 2
+    ),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_loss_equals_algorithm_1(training):
+    check_algorithm_1(lambda model, y: model.compute_loss(y_pred=y, training=training))
+
+
+@pytest.mark.parametrize("name", WRONG_LOSSES)
+def test_wrong_losses_are_rejected(name):
+    with pytest.raises(AssertionError):
+        check_algorithm_1(lambda model, y: WRONG_LOSSES[name](y))
+
+
+def test_loss_is_symmetric_in_the_views():
+    x1, x2 = two_views(images())
+    model = tiny()
+    a = model.compute_loss(y_pred=model((x1, x2), training=True))
+    b = model.compute_loss(y_pred=model((x2, x1), training=True))
+    np.testing.assert_allclose(float(a), float(b), rtol=0, atol=1e-6)
+
+
+def test_loss_ignores_the_order_of_the_batch_and_not_that_of_one_view():
+    x1, x2 = two_views(images())
+    model = tiny()
+    order = np.random.default_rng(1).permutation(len(x1))
+    loss = float(model.compute_loss(y_pred=model((x1, x2), training=True)))
+    both = float(model.compute_loss(y_pred=model((x1[order], x2[order]), training=True)))
+    one = float(model.compute_loss(y_pred=model((x1[order], x2), training=True)))
+    np.testing.assert_allclose(both, loss, rtol=0, atol=1e-6)
+    assert abs(one - loss) > 1e-3
+
+
+def test_the_outputs_are_f_and_h_of_each_view():
+    model = tiny()
+    x1, x2 = two_views(images())
+    y = model((x1, x2), training=True)
+    for x, z, p in ((x1, y["z1"], y["p1"]), (x2, y["z2"], y["p2"])):
+        # Each view is normalized by its own batch's statistics.
+        expected = model.projector(model.encoder(x, training=True), training=True)
+        np.testing.assert_array_equal(numpy(z), numpy(expected))
+        np.testing.assert_array_equal(numpy(p), numpy(model.predictor(expected, training=True)))
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_gradient_reaches_z_only_without_the_stop_gradient(stop_gradient):
+    model = tiny(stop_gradient=stop_gradient)
+    names = ("p1", "p2", "z1", "z2")
+    values = outputs_of(model, *two_views(images()))
+    variables = [keras.Variable(values[name].astype("float32")) for name in names]
+
+    def loss():
+        tensors = [ops.convert_to_tensor(v) for v in variables]
+        return model.compute_loss(y_pred=dict(zip(names, tensors, strict=True)))
+
+    n = len(images())
+    dp1, dp2, dz1, dz2 = gradients(loss, variables)
+    p1, p2, z1, z2 = (values[name] for name in names)
+    np.testing.assert_allclose(dp1, oracle.distance_gradient(p1, z2) / (2 * n), atol=1e-6)
+    np.testing.assert_allclose(dp2, oracle.distance_gradient(p2, z1) / (2 * n), atol=1e-6)
+    if stop_gradient:
+        assert not dz1.any() and not dz2.any()
+    else:
+        np.testing.assert_allclose(dz2, oracle.distance_gradient(z2, p1) / (2 * n), atol=1e-6)
+        np.testing.assert_allclose(dz1, oracle.distance_gradient(z1, p2) / (2 * n), atol=1e-6)
+        assert dz1.any() and dz2.any()
+
+
+def check_constant_targets(stop_gradient):
+    """Gradients of every weight equal those with the targets as arrays of numbers."""
+    model = tiny(stop_gradient=stop_gradient)
+    x1, x2 = two_views(images())
+    targets = outputs_of(model, x1, x2)
+    z1, z2 = (targets[name].astype("float32") for name in ("z1", "z2"))
+
+    def with_constants():
+        y = model((x1, x2), training=True)
+        return mean_distance(y["p1"], z2) / 2 + mean_distance(y["p2"], z1) / 2
+
+    actual = gradients(
+        lambda: model.compute_loss(y_pred=model((x1, x2), training=True)),
+        model.trainable_variables,
+    )
+    expected = gradients(with_constants, model.trainable_variables)
+    assert any(np.abs(e).max() > 1e-3 for e in expected)
+    for variable, a, e in zip(model.trainable_variables, actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+
+
+def test_the_targets_are_constants():
+    check_constant_targets(stop_gradient=True)
+
+
+def test_without_the_stop_gradient_they_are_not():
+    with pytest.raises(AssertionError, match="conv"):
+        check_constant_targets(stop_gradient=False)
+
+
+def test_every_weight_receives_a_gradient():
+    model = tiny()
+    x = two_views(images())
+    loss = lambda: model.compute_loss(y_pred=model(x, training=True))  # noqa: E731
+    for variable, g in zip(
+        model.trainable_variables, gradients(loss, model.trainable_variables), strict=True
+    ):
+        assert np.isfinite(g).all() and g.any(), variable.path
+    parts = (model.encoder, model.projector, model.predictor)
+    ids = [id(v) for part in parts for v in part.trainable_variables]
+    assert sorted(ids) == sorted(id(v) for v in model.trainable_variables)
+
+
+def test_gradient_is_finite_when_a_view_is_dead():
+    model = tiny()
+    model.encoder.get_layer("conv").kernel.assign(np.zeros((3, 3, 3, 12)))
+    x = two_views(np.zeros_like(images()))
+    loss = lambda: model.compute_loss(y_pred=model(x, training=True))  # noqa: E731
+    assert np.isfinite(float(loss()))
+    for g in gradients(loss, model.trainable_variables):
+        assert np.isfinite(g).all()
+
+
+def test_one_step_of_fit_is_sgd_on_the_gradient_with_constant_targets():
+    model, twin = tiny(), tiny()
+    x1, x2 = two_views(images())
+    z1, z2 = (outputs_of(twin, x1, x2)[name].astype("float32") for name in ("z1", "z2"))
+
+    def with_constants():
+        y = twin((x1, x2), training=True)
+        return mean_distance(y["p1"], z2) / 2 + mean_distance(y["p2"], z1) / 2
+
+    starts = [ops.convert_to_numpy(v) for v in twin.trainable_variables]
+    expected = gradients(with_constants, twin.trainable_variables)
+    (loss,) = fit(compiled(model), (x1, x2))
+    np.testing.assert_allclose(loss, float(with_constants()), rtol=0, atol=1e-5)
+    for v, w, g in zip(model.trainable_variables, starts, expected, strict=True):
+        after = oracle.sgd(w, [g], [0.05], momentum=0.9, weight_decay=5e-4)[-1]
+        np.testing.assert_allclose(ops.convert_to_numpy(v), after, rtol=1e-4, atol=1e-5)
+
+
+def test_an_augmenter_gives_the_step_that_its_pairs_give():
+    x = images()
+    expected = fit(compiled(tiny()), two_views(x), steps=3)
+    assert fit(compiled(tiny(augmenter=MirrorAndDim())), x, steps=3) == pytest.approx(
+        expected, abs=1e-5
+    )
+    # Labels beside the images are for monitors; the loss is the same with them.
+    labelled = compiled(tiny(augmenter=MirrorAndDim()))
+    history = labelled.fit(x, np.arange(len(x)), batch_size=len(x), verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected[0], abs=1e-5)
+    assert len(set(np.round(expected, 5))) == 3  # the steps do move the loss
+
+
+def test_fit_reports_z_std_of_the_outputs():
+    model, twin = compiled(tiny()), tiny()
+    x1, x2 = two_views(images())
+    expected = oracle.output_std(outputs_of(twin, x1, x2)["z1"])
+    history = model.fit((x1, x2), batch_size=len(x1), verbose=0).history
+    assert set(history) == {"loss", "z_std"}
+    np.testing.assert_allclose(history["z_std"][0], expected, atol=1e-5)
+
+
+def test_evaluate_on_pairs_gives_the_loss_in_inference_mode():
+    model = compiled(tiny())
+    x1, x2 = two_views(images())
+    fit(model, (x1, x2))
+    y = model((x1, x2), training=False)
+    values = [numpy(y[name]) for name in ("p1", "p2", "z1", "z2")]
+    logs = model.evaluate((x1, x2), verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], oracle.algorithm_1(*values), atol=1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="`call` augments only while training", raises=TypeError)
+def test_evaluate_on_images_uses_the_augmenter():
+    model = compiled(tiny(augmenter=MirrorAndDim()))
+    x = images()
+    fit(model, x)
+    pairs = compiled(tiny())
+    pairs.set_weights(model.get_weights())
+    expected = pairs.evaluate(two_views(x), verbose=0, return_dict=True)
+    actual = model.evaluate(x, verbose=0, return_dict=True)
+    assert actual == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="fails on a tensor's index 'z1'", raises=TypeError)
+def test_images_without_an_augmenter_are_an_error():
+    with pytest.raises(ValueError, match="`augmenter`"):
+        fit(compiled(tiny()), images())
+
+
+@pytest.mark.parametrize("augmenter", [None, MirrorAndDim])
+def test_predict_gives_the_encoders_features(augmenter):
+    model, x = tiny(augmenter=augmenter and augmenter()), images()
+    features = model.predict(x, verbose=0)
+    assert features.shape == (len(x), 12)
+    np.testing.assert_allclose(features, numpy(model.encoder(x, training=False)), atol=1e-5)
+    np.testing.assert_array_equal(numpy(model(x)), numpy(model.encoder(x)))
+
+
+def optimizer_of(name, model):
+    sgd = optimizers.SGD(schedules.cosine(0.1, 10, 2), weight_decay=5e-4)
+    if name == "sgd":
+        return sgd
+    return optimizers.with_constant_rate(sgd, model.predictor.trainable_variables, 0.1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "constant predictor rate"])
+def test_saving_and_loading_changes_nothing(name, tmp_path):
+    model = tiny(augmenter=MirrorAndDim(), stop_gradient=False)
+    compiled(model, optimizer_of(name, model))
+    x = images()
+    fit(model, x, steps=2)
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    assert type(restored) is SimSiam and restored.stop_gradient is False
+    np.testing.assert_array_equal(model.predict(x, verbose=0), restored.predict(x, verbose=0))
+    pairs = {name: numpy(v) for name, v in model(two_views(x)).items()}
+    for key, value in restored(two_views(x)).items():
+        np.testing.assert_array_equal(numpy(value), pairs[key])
+    expected, actual = fit(model, x, steps=3), fit(restored, x, steps=3)
+    assert len(set(expected)) == 3
+    # Equal to the last bit, but for what the backend itself does not repeat to the last bit: JAX
+    # compiles a step of its own for each model.
+    tolerance = 0 if keras.backend.backend() == "tensorflow" else 1e-6
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+    for a, b in zip(model.variables, restored.variables, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=tolerance, atol=10 * tolerance
+        )
+
+
+def test_forgetting_the_optimizer_is_seen_to_differ(tmp_path):
+    # So that the equality above can fail: the momentum and the step of the schedule do matter.
+    model = compiled(tiny(), optimizers.SGD(schedules.cosine(0.1, 10, 2)))
+    x = two_views(images())
+    fit(model, x, steps=2)
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    compiled(restored, optimizers.SGD(schedules.cosine(0.1, 10, 2)))
+    differences = np.subtract(fit(restored, x, steps=3), fit(model, x, steps=3))
+    assert np.abs(differences[1:]).min() > 1e-3
+
+
+def test_config_matches_the_constructor():
+    model = tiny(augmenter=MirrorAndDim(), stop_gradient=False, name="twin")
+    config = model.get_config()
+    arguments = set(inspect.signature(SimSiam.__init__).parameters) - {"self", "kwargs"}
+    assert set(config) == arguments | {"name", "trainable", "dtype"}
+    clone = SimSiam.from_config(
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(config))
+    )
+    assert clone.name == "twin" and clone.stop_gradient is False
+    assert isinstance(clone.augmenter, MirrorAndDim)
+    for part in ("encoder", "projector", "predictor"):
+        a, b = getattr(model, part), getattr(clone, part)
+        assert a is not b and a.get_config() == b.get_config()
+
+
+def test_the_defaults_are_the_papers():
+    model = SimSiam(tiny_encoder())
+    assert [w.shape for w in model.projector.trainable_variables if "kernel" in w.path] == [
+        (12, 2048),
+        (2048, 2048),
+    ]
+    assert [w.shape for w in model.predictor.trainable_variables if "kernel" in w.path] == [
+        (2048, 512),
+        (512, 2048),
+    ]
+    assert model.stop_gradient is True and model.augmenter is None
+    model = SimSiam(tiny_encoder(), projector=heads.projector(40))
+    assert model.predictor.get_layer("predictor_linear_1").units == 10  # d / 4
+
+
+def test_a_predictor_of_another_width_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"`predictor`.*predictor=\(None, 5\), projector=\(None, 16\)"
+    ):
+        SimSiam(tiny_encoder(), heads.projector(16), (heads.Row(5, norm=False, relu=False),))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_on_finite_numbers(policy):
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy(previous)
+    assert model.projector.compute_dtype == policy.removeprefix("mixed_")
+    compiled(model)
+    starts = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    x = two_views(images())
+    losses = fit(model, x, steps=3)
+    exact = fit(compiled(tiny()), x, steps=1)[0]
+    # bfloat16 keeps 8 bits, so each cosine is off by some 2^-8.
+    assert losses[0] == pytest.approx(exact, abs=0.02)
+    assert np.isfinite(losses).all() and np.abs(losses).max() <= 1 + 1e-6
+    for v, start in zip(model.trainable_variables, starts, strict=True):
+        value = ops.convert_to_numpy(v)
+        assert value.dtype == np.float32 and np.isfinite(value).all(), v.path
+        assert (value != start).any(), v.path
+
+
+def shifted(rng, digits):
+    """A view of each digit: moved by up to two pixels, brighter or darker, noisy."""
+    n = len(digits)
+    padded = np.pad(digits, ((0, 0), (2, 2), (2, 2)))
+    rows, columns = rng.integers(0, 5, size=(2, n))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (8, 8), axis=(1, 2))
+    x = windows[np.arange(n), rows, columns] * rng.uniform(0.6, 1.4, size=(n, 1, 1))
+    return np.clip(x + rng.normal(0, 12, size=x.shape), 0, 255).astype("float32")[..., None]
+
+
+def spread_after_training(stop_gradient, seed=0, epochs=50, batch_size=128):
+    """`z_std` of a small net after 700 steps on scikit-learn's digits."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits().images * (255 / 16)
+    rng = np.random.default_rng(seed)
+    many = np.concatenate([digits[rng.permutation(len(digits))] for _ in range(epochs)])
+    many = many[: len(many) // batch_size * batch_size]
+    views = shifted(rng, many), shifted(rng, many)
+
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 64, offset=-1.0)(x)
+    for width, stride in ((8, 1), (16, 2)):
+        x = keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(heads.batch_norm()(x))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model = SimSiam(encoder, heads.projector(32), stop_gradient=stop_gradient)
+    compiled(model, optimizers.SGD(0.2, weight_decay=5e-4))
+    model.fit(views, batch_size=batch_size, shuffle=False, verbose=0)
+    x1, x2 = (view[-1024:] for view in views)
+    return oracle.output_std(numpy(model((x1, x2), training=True)["z1"]))
+
+
+def test_removing_the_stop_gradient_collapses_the_output():
+    # With the stop-gradient, seeds 0 and 1: .990 .987 on TensorFlow 2.21, .996 .990 on JAX 0.10.
+    # Without, seeds 0 to 3: .283 .000 .000 .451 and .461 .583 .536 .414. The paper's figure 2.
+    assert spread_after_training(stop_gradient=True) > 0.9
+    assert spread_after_training(stop_gradient=False) < 0.7

@@ -1,0 +1,126 @@
+"""The paper's formulas as loops over NumPy scalars, in float64 and in the paper's notation.
+
+Written from the paper's Algorithm 1 and equations, PyTorch's documentation and the definition of a
+convolution, never from the package, which this module must not import.
+"""
+
+import math
+
+import numpy as np
+
+
+def unit(v):
+    """`v / ||v||_2` of one vector; a zero vector stays zero."""
+    norm = math.sqrt(sum(float(a) ** 2 for a in v))
+    return [float(a) / norm if norm > 0 else 0.0 for a in v]
+
+
+def distance(p, z):
+    """`D(p, z) = -(p / ||p||) . (z / ||z||)` for each row. Equation 1."""
+    return np.array(
+        [
+            -sum(a * b for a, b in zip(unit(p_i), unit(z_i), strict=True))
+            for p_i, z_i in zip(p, z, strict=True)
+        ]
+    )
+
+
+def distance_gradient(p, z):
+    """`dD / dp` for each row with z constant: `-(z^ - (p^ . z^) p^) / ||p||`, hats for unit."""
+    rows = []
+    for p_i, z_i in zip(p, z, strict=True):
+        p_hat, z_hat = unit(p_i), unit(z_i)
+        cosine = sum(a * b for a, b in zip(p_hat, z_hat, strict=True))
+        norm = math.sqrt(sum(float(a) ** 2 for a in p_i))
+        rows.append([-(b - cosine * a) / norm for a, b in zip(p_hat, z_hat, strict=True)])
+    return np.array(rows)
+
+
+def algorithm_1(p1, p2, z1, z2):
+    """`L = D(p1, z2)/2 + D(p2, z1)/2`, D a mean over the batch. Algorithm 1."""
+
+    def D(p, z):  # noqa: N802 - the paper's name
+        return sum(distance(p, z)) / len(p)
+
+    return D(p1, z2) / 2 + D(p2, z1) / 2
+
+
+def output_std(z):
+    """`sqrt(d)` times the mean over channels of the deviation of `z / ||z||`. Section 4.1."""
+    z = [unit(z_i) for z_i in z]
+    n, d = len(z), len(z[0])
+    total = 0.0
+    for j in range(d):
+        mean = sum(z[i][j] for i in range(n)) / n
+        total += math.sqrt(sum((z[i][j] - mean) ** 2 for i in range(n)) / n)
+    return math.sqrt(d) * total / d
+
+
+def batch_norm(x, gamma=None, beta=None, epsilon=1e-5):
+    """Each channel to mean 0 and (biased) variance 1 over the batch, then scaled and shifted."""
+    x = np.asarray(x, "float64")
+    y = np.empty_like(x)
+    n, d = x.shape
+    for j in range(d):
+        mean = sum(x[i, j] for i in range(n)) / n
+        variance = sum((x[i, j] - mean) ** 2 for i in range(n)) / n
+        for i in range(n):
+            y[i, j] = (x[i, j] - mean) / math.sqrt(variance + epsilon)
+            y[i, j] = y[i, j] * (1 if gamma is None else gamma[j]) + (
+                0 if beta is None else beta[j]
+            )
+    return y
+
+
+def linear(x, kernel, bias=None):
+    """`x W + b`, W of shape `[inputs, outputs]`."""
+    y = np.zeros((len(x), kernel.shape[1]))
+    for i in range(len(x)):
+        for j in range(kernel.shape[1]):
+            y[i, j] = sum(float(a) * float(w) for a, w in zip(x[i], kernel[:, j], strict=True))
+            y[i, j] += 0 if bias is None else bias[j]
+    return y
+
+
+def conv2d(images, kernel, stride, padding):
+    """`torch.nn.Conv2d(stride, padding)` on `[n, h, w, c]` images: zeros on all four sides alike.
+
+    out[i, y, x, o] = sum_{r, s, c} kernel[r, s, c, o] * image[i, y*stride + r - padding, ...]
+    """
+    n, height, width, channels = images.shape
+    size, _, _, filters = kernel.shape
+    out_h = (height + 2 * padding - size) // stride + 1
+    out_w = (width + 2 * padding - size) // stride + 1
+    out = np.zeros((n, out_h, out_w, filters))
+    for i, y, x, o in np.ndindex(out.shape):
+        for r, s, c in np.ndindex(size, size, channels):
+            row, column = y * stride + r - padding, x * stride + s - padding
+            if 0 <= row < height and 0 <= column < width:
+                out[i, y, x, o] += float(images[i, row, column, c]) * float(kernel[r, s, c, o])
+    return out
+
+
+def sgd(w, gradients, rates, momentum=0.0, weight_decay=0.0, nesterov=False):
+    """torch.optim.SGD, line by line of the algorithm in its documentation; dampening 0.
+
+    Returns w after every step, `[steps, ...]`.
+    https://pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    """
+    w, b, path = np.array(w, "float64"), None, []
+    for g, lr in zip(gradients, rates, strict=True):
+        g = np.array(g, "float64")
+        if weight_decay != 0:
+            g = g + weight_decay * w
+        if momentum != 0:
+            b = g if b is None else momentum * b + g
+            g = g + momentum * b if nesterov else b
+        w = w - lr * g
+        path.append(w)
+    return np.array(path)
+
+
+def cosine_rate(t, lr, total, warmup=0):
+    """Linear warm-up `lr * t / warmup`, then half a cosine to 0 at `total`; 0 beyond it."""
+    if t < warmup:
+        return lr * t / warmup
+    return lr * (1 + math.cos(math.pi * min(1.0, (t - warmup) / (total - warmup)))) / 2
