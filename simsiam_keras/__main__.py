@@ -105,11 +105,22 @@ def _complain(error, code):
 def _print_table(command, result):
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=command, show_header=False, title_justify="left")
     for name, value in result.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(name, Text(_spell(value)))
     Console().print(table)
+
+
+def _spell(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_spell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_spell(part)}" for name, part in value.items())
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

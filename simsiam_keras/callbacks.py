@@ -1,7 +1,7 @@
 """What happens once an epoch, as Keras callbacks.
 
-Order matters: `KNN` adds to the logs what `Record` writes, and a checkpoint is written after the row
-of its epoch, so that a resumed run can drop the rows that it will measure again.
+Order matters: `KNN` adds to the logs what `Record` writes, and a checkpoint is written after the
+row of its epoch, so that a resumed run can drop the rows that it will measure again.
 """
 
 import math

@@ -42,11 +42,11 @@ class Views:
     )
     data_dir: str = option("", "Where TensorFlow data sets are prepared.")
     split: str = option("train", "Split of `--dataset`.")
-    recipe: str = option(
-        "cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits")
-    )
+    recipe: str = option("cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits"))
     image_size: int = option(0, "Side of a view in pixels; 0: the recipe's.", minimum=0)
-    min_crop: float = option(0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0)
+    min_crop: float = option(
+        0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Pretrain(Common, Views):
     gradient_accumulation: int = option(
         1, "Parts a batch is computed in; BN sees a part at a time.", minimum=1
     )
-    base_lr: float = option(0.03, "Learning rate for a batch of 256; scaled by batch / 256.", minimum=0)
+    base_lr: float = option(
+        0.03, "Learning rate for a batch of 256; scaled by batch / 256.", minimum=0
+    )
     warmup_epochs: int = option(0, "Epochs of linear warm-up before the cosine.", minimum=0)
     momentum: float = option(0.9, "Momentum of SGD.", minimum=0)
     weight_decay: float = option(5e-4, "Coupled weight decay, on every parameter.", minimum=0)
@@ -100,7 +102,9 @@ class Pretrain(Common, Views):
         0, "Split the CPU into this many devices, to try `--strategy=mirrored`.", minimum=0
     )
 
-    knn_every: int = option(10, "Epochs between kNN measurements; 0: first and last only.", minimum=0)
+    knn_every: int = option(
+        10, "Epochs between kNN measurements; 0: first and last only.", minimum=0
+    )
     knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
     checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
@@ -145,7 +149,9 @@ class LinearProbe(EncoderInput):
     optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
     learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
     epochs: int = option(90, "Passes over the features.", minimum=1)
-    probe_batch_size: int = option(0, "Features in a step; 0: 256 for sgd, 4096 for lars.", minimum=0)
+    probe_batch_size: int = option(
+        0, "Features in a step; 0: 256 for sgd, 4096 for lars.", minimum=0
+    )
     validation_fraction: float = option(0.1, "Share of train that chooses the rate.", minimum=0)
     classes: int = option(0, "Classes expected; 0: as many as are found.", minimum=0)
 

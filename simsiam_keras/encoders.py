@@ -99,9 +99,7 @@ def application(name, input_shape=(224, 224, 3)):
     constructor = getattr(keras.applications, name, None)
     if not inspect.isfunction(constructor):
         known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))
-        raise ValueError(
-            f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}"
-        )
+        raise ValueError(f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}")
     backbone = constructor(include_top=False, weights=None, pooling="avg", input_shape=input_shape)
     images = keras.Input(input_shape, name="images")
     own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters

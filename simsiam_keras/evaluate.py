@@ -64,7 +64,8 @@ def linear_probe(cfg, console=None):
         if probe.at_grid_edge:
             console.print(
                 f"The best learning rate, {probe.learning_rate:g}, is at the edge of those tried; "
-                "a wider --learning_rates may do better."
+                "a wider --learning_rates may do better.",
+                soft_wrap=True,
             )
         result = {
             "linear_accuracy": probe.linear_accuracy,

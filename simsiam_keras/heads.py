@@ -42,7 +42,6 @@ def projector(dim=2048, *, layers=2, output_affine=False):
         ValueError: if `layers` or `dim` is below 1.
 
     Example:
-
     >>> [row.relu for row in projector(512, layers=3)]
     [True, True, False]
 
@@ -92,7 +91,6 @@ def build(head, input_dim, name):
         A functional `keras.Model`, `[n, input_dim] -> [n, last width]`, or `head`.
 
     Example:
-
     >>> build(projector(64), input_dim=32, name="projector").output_shape
     (None, 64)
     """

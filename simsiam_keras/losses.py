@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 # Inside the square root: the gradient of x / sqrt(|x|^2 + EPSILON) is finite at x = 0 on every
-# backend, where that of x / max(|x|, eps) is NaN on some. A norm above 1e-4 loses nothing in float32.
+# backend, where that of x / max(|x|, eps) is NaN on some. A norm above 1e-2 loses nothing in
+# float32.
 EPSILON = 1e-12
 
 
@@ -42,7 +43,6 @@ def negative_cosine_similarity(p, z):
         `[n]` values, float32 or wider.
 
     Example:
-
     >>> import numpy as np
     >>> p = np.array([[3.0, 4.0], [1.0, 0.0]], "float32")
     >>> z = np.array([[6.0, 8.0], [0.0, 2.0]], "float32")

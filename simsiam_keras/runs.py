@@ -69,19 +69,17 @@ def _refuse(path, flags):
         return
     if (path / "result.json").exists():
         raise ValueError(
-            f"{path} holds a finished run; give another --run_dir, or delete the folder to repeat it"
+            f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
         )
     if (path / "flags.cfg").exists():
         changed = _changed((path / "flags.cfg").read_text(), flags)
-        if changed:
+        if changed and any(path.glob("checkpoints/*")):  # else there is nothing to lose
             raise ValueError(
                 f"{path} holds an unfinished run with other flags ({', '.join(changed)}); "
                 "repeat its flags to resume it, or give another --run_dir"
             )
     elif any(p.name != ".lock" for p in path.iterdir()):
-        raise ValueError(
-            f"{path} is not empty and not a run folder; give a new or empty --run_dir"
-        )
+        raise ValueError(f"{path} is not empty and not a run folder; give a new or empty --run_dir")
 
 
 def _changed(old, new):
@@ -161,7 +159,9 @@ def save_checkpoint(run_dir, model, epoch):
     folder = Path(run_dir) / "checkpoints"
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()})
+    np.savez(
+        buffer, **{name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
+    )
     path = folder / f"epoch_{epoch:05d}.npz"
     write_atomically(path, buffer.getbuffer())
     for old in sorted(folder.glob("epoch_*.npz"))[:-KEPT_CHECKPOINTS]:

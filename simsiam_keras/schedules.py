@@ -10,7 +10,6 @@ def scaled_lr(base_lr, batch_size):
         Goyal et al., https://arxiv.org/abs/1706.02677
 
     Example:
-
     >>> scaled_lr(0.03, batch_size=512)
     0.06
     """

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 
 import keras
@@ -9,14 +10,26 @@ import numpy as np
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
-from simsiam_keras import callbacks, config, distribute, encoders, export, heads, optimizers, plots
-from simsiam_keras import runs, schedules
+from simsiam_keras import (
+    callbacks,
+    config,
+    distribute,
+    encoders,
+    export,
+    heads,
+    optimizers,
+    plots,
+    runs,
+    schedules,
+)
 from simsiam_keras.augment.recipe import RECIPES
 from simsiam_keras.data import pipeline, sources
 from simsiam_keras.evaluation import embeddings, knn, linear
 from simsiam_keras.methods import METHODS
 
-JIT = {"auto": "auto", "on": True, "off": False}
+# Below this width XLA's convolutions on a CPU are slower than TensorFlow's own, several times so at
+# 24 and 32 channels; at 64 they are faster.
+XLA_FROM_WIDTH = 64
 HELD_OUT = 0.2  # of a labelled set without a test split
 
 
@@ -28,28 +41,28 @@ def pretrain(cfg, console=None):
         console: a `rich.console.Console` for progress, standard error by default.
 
     Returns:
-        The content of result.json, a dict.
+        The content of result.json and `run_dir`, a dict.
 
     Raises:
         ValueError: if the configuration or its input cannot be used; nothing has been trained.
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
     """
     console = console or Console(stderr=True)
+    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     began = time.perf_counter()
     recipe = recipe_of(cfg)
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
     micro_batch = cfg.batch_size // cfg.gradient_accumulation
-    pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses a batch larger than the data
-    steps = pipeline.steps_per_epoch(len(source), micro_batch)
-    probe = _load_probe(cfg, source, console)
-
     keras.utils.set_random_seed(cfg.seed)
     with (
-        _dtype_policy(cfg.precision),
         runs.locked(config.run_dir(cfg), config.to_flagfile(cfg)) as run_dir,
+        _dtype_policy(cfg.precision),
         distribute.scope(cfg.strategy, cfg.virtual_devices),
         contextlib.closing(SummaryWriter(str(run_dir / "tensorboard"))) as board,
     ):
+        source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+        pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses more than there are
+        steps = pipeline.steps_per_epoch(len(source), micro_batch)
+        probe = _load_probe(cfg, source, say)
         replicas = distribute.replicas()
         if micro_batch % replicas:
             raise ValueError(
@@ -64,7 +77,7 @@ def pretrain(cfg, console=None):
         views = two_views(recipe)
         if first_epoch == 0:
             _begin(cfg, run_dir, board, model, source, views, probe)
-        console.print(_headline(cfg, source, model, steps, run_dir, first_epoch))
+        say(_headline(cfg, source, model, steps, run_dir, first_epoch))
 
         dataset = pipeline.training_views(
             source, views, micro_batch, cfg.seed, first_epoch, cfg.epochs
@@ -82,7 +95,7 @@ def pretrain(cfg, console=None):
                     *_knn_monitor(cfg, encoder, recipe, probe),
                     callbacks.Record(run_dir, board, schedule, steps, steps * micro_batch),
                     callbacks.Checkpoint(run_dir, cfg.checkpoint_every, cfg.epochs),
-                    callbacks.CollapseWatch(console.print, cfg.stop_on_collapse),
+                    callbacks.CollapseWatch(say, cfg.stop_on_collapse),
                     bar,
                 ],
             )
@@ -118,8 +131,7 @@ def build_encoder(cfg, size):
     if cfg.encoder not in encoders.ENCODERS:
         known = ", ".join(encoders.ENCODERS)
         raise ValueError(
-            f"--encoder must be one of {known} or keras.applications:NAME. "
-            f"Received: {cfg.encoder}"
+            f"--encoder must be one of {known} or keras.applications:NAME. Received: {cfg.encoder}"
         )
     return encoders.ENCODERS[cfg.encoder](shape, cfg.stem, cfg.width, cfg.zero_init_residual)
 
@@ -146,8 +158,18 @@ def build_model(cfg, size, steps):
     distribute.synchronize(model)
     peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
     schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
-    model.compile(optimizer=_optimizer(cfg, model, schedule, peak), jit_compile=JIT[cfg.jit])
+    model.compile(optimizer=_optimizer(cfg, model, schedule, peak), jit_compile=jit_compile(cfg))
     return model, schedule
+
+
+def jit_compile(cfg):
+    """What `--jit` means to `keras.Model.compile`; `auto` decides by device and width."""
+    if cfg.jit != "auto":
+        return cfg.jit == "on"
+    on_cpu = not any("gpu" in device.lower() for device in distribute.devices())
+    if keras.backend.backend() == "tensorflow" and on_cpu:
+        return cfg.width >= XLA_FROM_WIDTH and distribute.replicas() == 1
+    return "auto"
 
 
 def _optimizer(cfg, model, schedule, peak):
@@ -184,15 +206,13 @@ class _Probe:
     queries: object
 
 
-def _load_probe(cfg, source, console):
+def _load_probe(cfg, source, say):
     if cfg.probe_dataset == "none":
         return None
     name = cfg.probe_dataset or cfg.dataset
     same = name == cfg.dataset and cfg.probe_split == cfg.split
     if same and source.labels is None:
-        console.print(
-            "No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset."
-        )
+        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
         return None
     bank = source if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
     if bank.labels is None:
@@ -329,4 +349,4 @@ def _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began):
             "queries": f"{cfg.probe_test_split} split" if probe.queries else "a fifth held out",
         }
     runs.write_json(run_dir / "result.json", result)
-    return result
+    return {**result, "run_dir": str(run_dir)}

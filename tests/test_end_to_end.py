@@ -1,4 +1,4 @@
-"""The commands on real images: what a run leaves behind, and what a user reads when it goes wrong."""
+"""The commands on real images: what a run leaves behind, and what is read when it goes wrong."""
 
 import json
 import shutil

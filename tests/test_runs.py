@@ -34,9 +34,16 @@ def test_unfinished_run_resumes_with_the_same_flags(tmp_path):
             pass
 
 
-def test_other_flags_are_refused_and_named(tmp_path):
+def test_other_flags_are_free_until_something_is_trained(tmp_path):
     with runs.locked(tmp_path, FLAGS):
         pass
+    with runs.locked(tmp_path, FLAGS.replace("epochs=3", "epochs=4")) as path:
+        assert "--epochs=4" in (path / "flags.cfg").read_text()
+
+
+def test_other_flags_are_refused_and_named(tmp_path):
+    with runs.locked(tmp_path, FLAGS):
+        runs.save_checkpoint(tmp_path, compiled_model(), epoch=1)
     with pytest.raises(ValueError, match="--epochs: 3 there, 4 here"):
         with runs.locked(tmp_path, FLAGS.replace("epochs=3", "epochs=4")):
             pass

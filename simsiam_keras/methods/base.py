@@ -1,7 +1,7 @@
 """What every joint-embedding method shares: views in, loss out, one training step.
 
-Legend, kept throughout the package: x1, x2 two views of an image; f encoder and projector; z = f(x);
-h the predictor, p = h(z); n samples, d output dimension, k neighbours.
+Legend, kept throughout the package: x1, x2 two views of an image; f encoder and projector,
+z = f(x); h the predictor, p = h(z); n samples, d output dimension, k neighbours.
 """
 
 import math
@@ -15,8 +15,8 @@ from simsiam_keras.losses import l2_normalize
 class JointEmbedding(keras.Model):
     """Base of the methods: owns the encoder, the step over views and the `z_std` metric.
 
-    A method adds its heads, `embed(views, training)`, which returns the outputs that its loss needs,
-    and `compute_loss`. The base decides what an input is:
+    A method adds its heads, `embed(views, training)`, which returns the outputs that its loss
+    needs, and `compute_loss`. The base decides what an input is:
 
     - a tuple or list is views, and gives the method's outputs;
     - a tensor is images, and gives features; while training with an `augmenter` it is turned into

@@ -35,7 +35,6 @@ class SimSiam(JointEmbedding):
         ValueError: if the predictor's output is not as wide as the projector's.
 
     Example:
-
     >>> from simsiam_keras import encoders
     >>> model = SimSiam(encoders.resnet10(width=8), projector=heads.projector(64))
     >>> model.predictor.output_shape
