@@ -1,5 +1,6 @@
 """`python -m simsiam_keras COMMAND --flagfile=...`: choose the backend, parse, dispatch."""
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -10,6 +11,11 @@ from simsiam_keras import config
 from simsiam_keras.errors import RunFailed
 
 USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
+REQUIREMENTS = {
+    "tensorflow": "requirements.txt",
+    "jax": "requirements-jax.txt",
+    "torch": "requirements-torch.txt",
+}
 
 
 def main(argv=None):
@@ -38,6 +44,11 @@ def main(argv=None):
         cfg = config.parse(command, rest)
     except (flags.Error, ValueError, OSError) as error:
         return _complain(error, 2)
+    if importlib.util.find_spec(cfg.backend) is None:
+        return _complain(
+            f"--backend={cfg.backend} is not installed; pip install -r {REQUIREMENTS[cfg.backend]}",
+            2,
+        )
     _quiet_libraries(cfg)
     try:
         result = _dispatch(command, cfg)

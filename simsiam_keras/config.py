@@ -43,6 +43,11 @@ class Views:
     data_dir: str = option("", "Where TensorFlow data sets are prepared.")
     split: str = option("train", "Split of `--dataset`.")
     recipe: str = option("cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits"))
+    augment: str = option(
+        "host",
+        "`host`: keras_cv layers in tf.data; `device`: inside the training step, on any backend.",
+        choices=("host", "device"),
+    )
     image_size: int = option(0, "Side of a view in pixels; 0: the recipe's.", minimum=0)
     min_crop: float = option(
         0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0

@@ -50,7 +50,11 @@ def replicas():
 
 
 def devices():
-    """Names of the devices that Keras sees."""
+    """Names of the devices that the backend sees, such as `gpu:0` or `cpu:0`."""
+    if keras.backend.backend() == "torch":  # Keras does not list torch's
+        import torch
+
+        return [f"gpu:{i}" for i in range(torch.cuda.device_count())] or ["cpu:0"]
     return [str(device) for device in keras.distribution.list_devices()]
 
 

@@ -182,7 +182,7 @@ def export_checkpoint(cfg, console=None):
         raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
     trained = config.parse("pretrain", [f"--flagfile={source_dir / 'flags.cfg'}"])
     recipe = train.recipe_of(trained)
-    model, _ = train.build_model(trained, recipe.size, steps=1)
+    model, _ = train.build_model(trained, recipe, steps=1)
     epoch = runs.restore_checkpoint(source_dir, model)
     if epoch == 0:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
@@ -208,7 +208,7 @@ def preview(cfg, console=None):
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = train.recipe_of(cfg)
-    grid = train.preview_grid(source, train.two_views(recipe), cfg.pairs, cfg.seed)
+    grid = train.preview_grid(cfg, recipe, source, cfg.pairs)
     Image.fromarray(grid).save(path)
     return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
 

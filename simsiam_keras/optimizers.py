@@ -17,12 +17,12 @@ class SGD(keras.optimizers.SGD):
     Keras's own SGD subtracts `lr * weight_decay * w` beside the momentum, about ten times weaker
     at a momentum of .9, and keeps the learning rate inside the buffer, which differs under a
     schedule. The decay applies to every variable, batch normalization and biases included, as in
-    the authors' code.
+    the authors' code; `exclude_from_weight_decay` takes some out.
 
     Args:
         learning_rate: a float or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1].
-        weight_decay: at least 0.
+        weight_decay: at least 0; `None` is 0.
         nesterov: see above.
         name: default `"SGD"`.
         **kwargs: further arguments of `keras.optimizers.Optimizer`, such as
@@ -44,6 +44,7 @@ class SGD(keras.optimizers.SGD):
         name="SGD",
         **kwargs,
     ):
+        weight_decay = 0.0 if weight_decay is None else weight_decay
         if not weight_decay >= 0:
             raise ValueError(
                 f"`weight_decay` must be at least 0. Received: weight_decay={weight_decay}"
@@ -57,7 +58,7 @@ class SGD(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         lr = ops.cast(learning_rate, variable.dtype)
         g = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay:
+        if self.coupled_weight_decay and self._use_weight_decay(variable):
             g = g + ops.cast(self.coupled_weight_decay, variable.dtype) * variable
         if self.momentum:
             v = self.momentums[self._get_variable_index(variable)]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 
 import keras
@@ -30,6 +31,9 @@ from simsiam_keras.methods import METHODS
 # Below this width XLA's convolutions on a CPU are slower than TensorFlow's own, several times so at
 # 24 and 32 channels; at 64 they are faster.
 XLA_FROM_WIDTH = 64
+# Photographs of various sizes become squares of this many times a view's side before they travel to
+# the device, which crops from them.
+DEVICE_CANVAS = 1.5
 HELD_OUT = 0.2  # of a labelled set without a test split
 
 
@@ -69,19 +73,16 @@ def pretrain(cfg, console=None):
                 f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
                 f"replicas. Received: {micro_batch}"
             )
-        model, schedule = build_model(cfg, recipe.size, steps)
+        model, schedule = build_model(cfg, recipe, steps)
         encoder = model.encoder
 
         first_epoch = runs.restore_checkpoint(run_dir, model)
         runs.keep_metrics(run_dir, first_epoch)
-        views = two_views(recipe)
         if first_epoch == 0:
-            _begin(cfg, run_dir, board, model, source, views, probe)
+            _begin(cfg, run_dir, board, model, recipe, source, probe)
         say(_headline(cfg, source, model, steps, run_dir, first_epoch))
 
-        dataset = pipeline.training_views(
-            source, views, micro_batch, cfg.seed, first_epoch, cfg.epochs
-        )
+        dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch)
         bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
         with contextlib.closing(bar):
             model.fit(
@@ -136,23 +137,24 @@ def build_encoder(cfg, size):
     return encoders.ENCODERS[cfg.encoder](shape, cfg.stem, cfg.width, cfg.zero_init_residual)
 
 
-def build_model(cfg, size, steps):
+def build_model(cfg, recipe, steps):
     """The compiled model that the flags describe.
 
     Args:
         cfg: a `config.Pretrain`.
-        size: side of the views in pixels.
+        recipe: the augmentation recipe, of the views' size.
         steps: optimizer calls in an epoch.
 
     Returns:
         `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
     """
     model = METHODS[cfg.method](
-        build_encoder(cfg, size),
+        build_encoder(cfg, recipe.size),
         projector=heads.projector(
             cfg.output_dim, layers=cfg.projector_layers, output_affine=cfg.output_affine
         ),
         predictor=heads.predictor(cfg.predictor_hidden),
+        augmenter=_device_views(cfg, recipe) if cfg.augment == "device" else None,
         stop_gradient=cfg.stop_gradient,
     )
     distribute.synchronize(model)
@@ -186,16 +188,30 @@ def _optimizer(cfg, model, schedule, peak):
     return optimizers.with_constant_rate(optimizer, model.predictor.trainable_variables, peak)
 
 
-def two_views(recipe):
-    """The augmenter of a recipe, `(images, seed) -> (x1, x2)`."""
+def _dataset(cfg, recipe, source, batch_size, first_epoch):
+    """Batches for `fit`: views made on the host, or images for the model's augmenter."""
+    if cfg.augment == "host":
+        views = _host_views(recipe)
+        return pipeline.training_views(source, views, batch_size, cfg.seed, first_epoch, cfg.epochs)
+    size = None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
+    return pipeline.training_images(source, batch_size, size, cfg.seed, first_epoch, cfg.epochs)
+
+
+def _host_views(recipe):
     try:
         from simsiam_keras.augment import host
     except ImportError as error:
         raise ImportError(
-            "augmentation needs tensorflow and keras-cv; install requirements.txt "
-            f"({error.name} is missing)"
+            f"--augment=host needs {error.name}, which is not installed: "
+            "install requirements.txt, or use --augment=device"
         ) from error
     return host.TwoViews(recipe)
+
+
+def _device_views(cfg, recipe):
+    from simsiam_keras.augment import device
+
+    return device.TwoViews(recipe, cfg.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,18 +266,17 @@ def _knn_monitor(cfg, encoder, recipe, probe):
     return [callbacks.KNN(measure, cfg.knn_every, cfg.epochs)]
 
 
-def _begin(cfg, run_dir, board, model, source, views, probe):
+def _begin(cfg, run_dir, board, model, recipe, source, probe):
     """Writes what does not change: environment, flags, a picture of the views, kNN before."""
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
     environment = runs.environment(keras.backend.backend(), distribute.devices(), data)
     runs.write_json(run_dir / "environment.json", environment)
     board.add_text("flags", "    " + config.to_flagfile(cfg).replace("\n", "\n    "))
-    grid = preview_grid(source, views, pairs=16, seed=cfg.seed)
+    grid = preview_grid(cfg, recipe, source, pairs=16)
     (run_dir / "plots").mkdir(exist_ok=True)
     _write_png(run_dir / "plots" / "views.png", grid)
     board.add_image("augmented_pairs", grid, 0, dataformats="HWC")
     if probe is not None:
-        recipe = recipe_of(cfg)
         row = dict.fromkeys(("loss", "z_std", "learning_rate", "images_per_second", "seconds"))
         row = {"epoch": 0, "step": 0, **row}
         row["knn_accuracy"] = _measure_knn(cfg, model.encoder, recipe, probe)
@@ -269,23 +284,35 @@ def _begin(cfg, run_dir, board, model, source, views, probe):
         callbacks.write_scalars(board, row)
 
 
-def preview_grid(source, views, pairs, seed):
-    """A picture of view pairs of the first images in a random order.
+def preview_grid(cfg, recipe, source, pairs):
+    """A picture of view pairs of some images, made by the engine that will train.
 
     Args:
-        source: a `data.sources.Source`.
-        views: an augmenter, `(images, seed) -> (x1, x2)`.
+        cfg: a configuration with `augment` and `seed`.
+        recipe: the augmentation recipe.
+        source: a `data.Source`.
         pairs: number of images, at most those of the source.
-        seed: seed of the choice and of the views.
 
     Returns:
         A uint8 image.
     """
-    chosen = np.random.default_rng(seed).permutation(len(source))[:pairs]
-    both = [views(source.read(int(i))[None], (seed, int(i))) for i in chosen]
-    x1, x2 = (np.concatenate([np.asarray(pair[side]) for pair in both]) for side in (0, 1))
-    zoom = max(1, 96 // x1.shape[1])
-    return plots.pair_grid(x1, x2, zoom=zoom)
+    if cfg.augment == "host":
+        host = _host_views(recipe)
+
+        def views(image, number):
+            return host(image[None], (cfg.seed, number))
+    else:
+        device = _device_views(cfg, recipe)
+
+        def views(image, number):
+            return device(image[None], training=True)  # each call is another step
+
+    both = [views(x, i) for i, x in enumerate(pipeline.sample_images(source, pairs, cfg.seed))]
+    x1, x2 = (
+        np.concatenate([np.rint(keras.ops.convert_to_numpy(pair[side])) for pair in both])
+        for side in (0, 1)
+    )
+    return plots.pair_grid(x1.astype("uint8"), x2.astype("uint8"), zoom=max(1, 96 // recipe.size))
 
 
 def _write_png(path, image):

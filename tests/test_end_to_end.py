@@ -301,7 +301,7 @@ def test_debug_shows_the_traceback(tmp_path, capfd):
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_full_size_recipes_build_what_the_paper_says(name):
     cfg = config.parse("pretrain", [f"--flagfile={ROOT / 'flags' / name}.cfg"])
-    model, schedule = train.build_model(cfg, train.recipe_of(cfg).size, steps=97)
+    model, schedule = train.build_model(cfg, train.recipe_of(cfg), steps=97)
     trainable = sum(int(np.prod(v.shape)) for v in model.encoder.trainable_variables)
     assert trainable == {"cifar10": 11_168_832, "imagenet": 23_508_032}[name]
     assert float(schedule(0)) == pytest.approx({"cifar10": 0.06, "imagenet": 0.1}[name])

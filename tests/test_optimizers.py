@@ -232,3 +232,16 @@ def test_the_constant_rate_survives_saving(tmp_path):
             m.optimizer.apply([ops.convert_to_tensor(a) for a in g], m.trainable_variables)
     for a, b in zip(model.variables, restored.variables, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+
+
+def test_excluded_variables_do_not_decay():
+    def after(exclude):
+        kernel, bias = keras.Variable(np.ones(3)), keras.Variable(np.ones(3), name="bias")
+        optimizer = SGD(0.1, momentum=0.0, weight_decay=0.5)
+        if exclude:
+            optimizer.exclude_from_weight_decay(var_names=["bias"])
+        optimizer.apply([ops.zeros(3), ops.zeros(3)], [kernel, bias])
+        return ops.convert_to_numpy(kernel), ops.convert_to_numpy(bias)
+
+    np.testing.assert_allclose(after(exclude=False), np.full((2, 3), 0.95), rtol=1e-6)
+    np.testing.assert_allclose(after(exclude=True), [[0.95] * 3, [1.0] * 3], rtol=1e-6)

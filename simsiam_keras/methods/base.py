@@ -16,11 +16,12 @@ class JointEmbedding(keras.Model):
     """Base of the methods: owns the encoder, the step over views and the `z_std` metric.
 
     A method adds its heads, `embed(views, training)`, which returns the outputs that its loss
-    needs, and `compute_loss`. The base decides what an input is:
+    needs, and `compute_loss`. What an input is does not depend on the mode:
 
     - a tuple or list is views, and gives the method's outputs;
-    - a tensor is images, and gives features; while training with an `augmenter` it is turned into
-      views first.
+    - a dict `{"images": images}` asks the `augmenter` for views first; `fit` and `evaluate` on
+      images do so;
+    - a tensor is images, and gives features; `predict` does so.
 
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
@@ -36,8 +37,8 @@ class JointEmbedding(keras.Model):
         self.z_std = keras.metrics.Mean(name="z_std")
 
     def call(self, inputs, training=False):
-        if training and self.augmenter is not None:
-            inputs = self.augmenter(inputs, training=training)
+        if isinstance(inputs, dict):
+            inputs = self.augmenter(inputs["images"], training=training)
         if isinstance(inputs, (tuple, list)):
             return self.embed(inputs, training=training)
         return self.encoder(inputs, training=training)
@@ -57,9 +58,25 @@ class JointEmbedding(keras.Model):
     def _inputs_only(self, data):
         # Keras reads a pair as (inputs, targets); here it is two views, or images and labels that a
         # self-supervised loss has no use for.
-        if isinstance(data, (tuple, list)) and (len(data) == 1 or self.augmenter is not None):
-            data = data[0]
-        return (data,)
+        first = data[0] if isinstance(data, (tuple, list)) else data
+        if self.augmenter is not None:
+            return ({"images": first},)
+        # Arrays come as ((x1, x2), None), a data set's pairs as (x1, x2).
+        views = first if isinstance(first, (tuple, list)) else data
+        views = tuple(views) if isinstance(views, (tuple, list)) else (views,)
+        rank = len(self.encoder.input_shape)
+        if len(views) < 2 or any(len(x.shape) != rank for x in views):
+            raise ValueError(
+                f"`{type(self).__name__}` needs batches of views (x1, x2), or images and an "
+                f"`augmenter`. Received shapes: {[tuple(x.shape) for x in views]}"
+            )
+        return (views,)
+
+    def with_regularization(self, loss):
+        """Adds what the layers' regularizers ask for, as Keras does for a compiled loss."""
+        for extra in self.losses:
+            loss = loss + self._aggregate_additional_loss(extra)
+        return loss
 
     def get_config(self):
         return {**super().get_config(), "encoder": self.encoder, "augmenter": self.augmenter}

@@ -84,7 +84,7 @@ class SimSiam(JointEmbedding):
         self.z_std.update_state(output_std(z1))
         if self.stop_gradient:
             z1, z2 = ops.stop_gradient(z1), ops.stop_gradient(z2)
-        return self.distance(z2, p1) / 2 + self.distance(z1, p2) / 2
+        return self.with_regularization(self.distance(z2, p1) / 2 + self.distance(z1, p2) / 2)
 
     def get_config(self):
         return {

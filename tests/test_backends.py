@@ -1,0 +1,169 @@
+"""The same numbers on every backend, and everything but host augmentation without TensorFlow.
+
+JAX and torch live in environments of their own, which `make backends` creates from
+requirements-jax.txt and requirements-torch.txt, without TensorFlow; skipped where there is none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import ROOT
+
+PYTHON = {
+    "tensorflow": sys.executable,
+    "jax": ROOT / ".venv-jax" / "bin" / "python",
+    "torch": ROOT / ".venv-torch" / "bin" / "python",
+}
+OTHERS = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(not PYTHON[name].exists(), reason="needs `make backends`"),
+        ],
+    )
+    for name in ("jax", "torch")
+]
+
+# Twenty steps from given weights on given views; argv: folder, learning rate, mistake.
+STEPS = """
+import json, sys
+import keras, numpy as np
+from simsiam_keras import encoders, heads, optimizers, schedules
+from simsiam_keras.methods import SimSiam
+
+folder, mistake = sys.argv[1:]
+model = SimSiam(
+    encoders.resnet10((16, 16, 3), stem="cifar", width=8),
+    projector=heads.projector(32), predictor=heads.predictor(8),
+)
+schedule = schedules.cosine(0.05, 20, 4)
+if mistake == "keras_sgd":
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4)
+else:
+    optimizer = optimizers.SGD(schedule, weight_decay=5e-4)
+model.compile(optimizer=optimizer)
+data = np.load(f"{folder}/data.npz")
+if "weight_0" in data:
+    model.set_weights([data[f"weight_{i}"] for i in range(len(model.weights))])
+else:  # the first run's weights start the others
+    start = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    np.savez(f"{folder}/weights.npz", **start)
+losses = []
+for x1, x2 in zip(data["x1"], data["x2"]):
+    model.reset_metrics()
+    losses.append(float(model.train_on_batch((x1, x2), return_dict=True)["loss"]))
+np.savez(f"{folder}/{keras.backend.backend()}{mistake}.npz", losses=losses,
+         weights=np.concatenate([np.ravel(w) for w in model.get_weights()]))
+"""
+
+
+def call(backend, *argv, cwd=ROOT):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [str(PYTHON[backend]), *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parity")
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (20, 32, 16, 16, 3)).astype("float32")
+    views = {f"x{i}": (images + random.normal(0, 40, images.shape)).clip(0, 255) for i in (1, 2)}
+    views = {name: x.astype("uint8") for name, x in views.items()}
+    np.savez(folder / "data.npz", **views)
+    call("tensorflow", "-c", STEPS, folder, "")
+    np.savez(folder / "data.npz", **views, **np.load(folder / "weights.npz"))
+    call("tensorflow", "-c", STEPS, folder, "")
+    return folder
+
+
+def assert_same(a, b):
+    np.testing.assert_allclose(a["losses"], b["losses"], atol=1e-4)
+    np.testing.assert_allclose(a["weights"], b["weights"], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_twenty_steps_are_the_same(backend, reference):
+    call(backend, "-c", STEPS, reference, "")
+    assert_same(np.load(reference / f"{backend}.npz"), np.load(reference / "tensorflow.npz"))
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_another_optimizer_is_told_apart(backend, reference):
+    call(backend, "-c", STEPS, reference, "keras_sgd")
+    wrong = np.load(reference / f"{backend}keras_sgd.npz")
+    with pytest.raises(AssertionError):
+        assert_same(wrong, np.load(reference / "tensorflow.npz"))
+
+
+SMALL = (
+    "--augment=device --recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 "
+    "--predictor_hidden=4 --epochs=2"
+).split()
+
+
+def pretrain(backend, run_dir, *flags):
+    call(backend, "-m", "simsiam_keras", "pretrain", *SMALL, f"--run_dir={run_dir}", *flags)
+    return json.loads((run_dir / "result.json").read_text())
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_digits_without_tensorflow(backend, tmp_path):
+    call(backend, "-c", "import importlib.util as u; assert u.find_spec('tensorflow') is None")
+    result = pretrain(backend, tmp_path / "run", "--batch_size=256")
+    assert result["backend"] == backend and result["z_std"] > 0.5
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("loss")) == 2
+    flags = [f"--encoder={tmp_path / 'run' / 'encoder.keras'}", "--dataset=digits", "--epochs=2"]
+    call(backend, "-m", "simsiam_keras", "linear-probe", f"--run_dir={tmp_path / 'p'}", *flags)
+    assert 0 <= json.loads((tmp_path / "p" / "result.json").read_text())["linear_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_photographs_and_arrays_without_tensorflow(backend, photos, tmp_path):
+    assert pretrain(backend, tmp_path / "a", f"--dataset=folder:{photos}", "--batch_size=8")
+    pixels = [np.asarray(Image.open(p).resize((24, 24))) for p in sorted(photos.iterdir())]
+    np.savez(tmp_path / "photos.npz", images=np.stack(pixels))
+    flags = [f"--dataset=npz:{tmp_path / 'photos.npz'}", "--batch_size=8"]
+    assert pretrain(backend, tmp_path / "b", *flags)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--augment=host"], ("tensorflow", "--augment=device")),
+        (["--strategy=mirrored"], ("TensorFlow backend",)),
+        (["--dataset=cifar10"], ("tensorflow-datasets", "folder:PATH")),
+    ],
+)
+def test_what_needs_tensorflow_says_so(backend, flags, words, tmp_path):
+    command = [str(PYTHON[backend]), "-m", "simsiam_keras", "pretrain", f"--backend={backend}"]
+    command += [*SMALL, "--batch_size=256", f"--run_dir={tmp_path / 'run'}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_backend_that_is_not_installed_is_named(tmp_path):
+    command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={tmp_path / 'run'}"]
+    for backend in ("jax", "torch"):
+        found = subprocess.run([sys.executable, "-c", f"import {backend}"], capture_output=True)
+        if found.returncode == 0:
+            continue
+        done = subprocess.run(
+            [*command, f"--backend={backend}"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert f"requirements-{backend}.txt" in done.stderr
