@@ -1,38 +1,50 @@
-"""Views per second of the CIFAR recipe on the host: this package, stock keras_cv, torchvision.
+"""Views per second of the CIFAR recipe: this package's two engines, stock keras_cv, torchvision.
 
     python benchmarks/pipeline.py
 
-Images are generated, so no data set is needed. The contenders take turns within one run, each
-drawing batches for a fixed time from a pipeline that is already warm. Stock keras_cv is what its
-user would compose; its brightness, contrast, hue and crop are not the paper's, so it is compared
-for speed alone.
+Images are generated, so no data set is needed. The contenders take turns within one run, each for
+a fixed time and already warm; what is not installed is left out. Those on the host draw batches
+from a pipeline. The device engine runs in a process of its own for each backend, compiled where the
+backend compiles, on whatever device that finds; a backend's own environment `.venv-BACKEND`, if
+there is one, goes before this Python. Stock keras_cv is what its user would compose; its
+brightness, contrast, hue and crop are not the paper's, so it is compared for speed alone.
 """
 
 import argparse
+import functools
+import importlib.util
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras_cv
-import tensorflow as tf
+import numpy as np
+from PIL import Image
 
 from simsiam_keras.augment import CIFAR
-from simsiam_keras.augment.host import TwoViews
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def smooth_images(n, size, seed=0):
     """Random smooth colour images, uint8 `[n, size, size, 3]`."""
-    coarse = tf.random.stateless_uniform([n, 4, 4, 3], [seed, 0], 0, 255)
-    return tf.cast(tf.image.resize(coarse, [size, size], "bicubic"), tf.uint8).numpy()
+    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), "uint8")
+    pictures = (Image.fromarray(pixels).resize((size, size)) for pixels in coarse)
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def batches(images, batch_size, views):
     """An endless tf.data pipeline of view pairs."""
+    import tensorflow as tf
+
     dataset = tf.data.Dataset.from_tensor_slices(images).repeat()
     dataset = dataset.batch(batch_size, drop_remainder=True).enumerate()
     dataset = dataset.map(
@@ -41,12 +53,15 @@ def batches(images, batch_size, views):
     return iter(dataset.prefetch(tf.data.AUTOTUNE))
 
 
-def ours(images, batch_size):
+def host_engine(images, batch_size):
+    from simsiam_keras.augment.host import TwoViews
+
     return batches(images, batch_size, TwoViews(CIFAR))
 
 
 def stock_keras_cv(images, batch_size):
-    layers = keras_cv.layers
+    from keras_cv import layers
+
     jitter = layers.RandomColorJitter(
         value_range=(0, 255),
         brightness_factor=0.4,
@@ -91,16 +106,35 @@ def torchvision_on_pil(images, batch_size):
     return iter(torch.utils.data.DataLoader(Pairs(), batch_size, num_workers=os.cpu_count()))
 
 
-def contenders():
-    """Names and pipelines of what can run here."""
-    result = {"simsiam_keras host": ours, "stock keras_cv": stock_keras_cv}
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        print("torchvision on PIL: skipped, torchvision is not installed")
-    else:
-        result["torchvision on PIL"] = torchvision_on_pil
-    return result
+def device_engine(images, batch_size):
+    """An endless series of view pairs of the device engine, on this process's backend."""
+    import keras
+    from keras import ops
+
+    from simsiam_keras.augment.device import TwoViews
+
+    layer = TwoViews(CIFAR)
+    step = functools.partial(layer, training=True)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        step = tf.function(step, jit_compile=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        pure = jax.jit(functools.partial(layer.stateless_call, [], training=True))
+        state = [variable.value for variable in layer.non_trainable_variables]
+
+        def step(batch):
+            nonlocal state
+            views, state = pure(state, batch)
+            return views
+
+    while True:
+        for start in range(0, len(images) - batch_size + 1, batch_size):
+            x1, x2 = step(ops.convert_to_tensor(images[start : start + batch_size]))
+            ops.convert_to_numpy(x2[:1])  # waits for the device
+            yield x1, x2
 
 
 def views_per_second(iterator, batch_size, seconds):
@@ -113,6 +147,74 @@ def views_per_second(iterator, batch_size, seconds):
     return drawn / (time.perf_counter() - start)
 
 
+def versions(packages):
+    """Installed packages and their versions."""
+    return ", ".join(
+        f"{package} {metadata.version(package)}"
+        for package in packages
+        if importlib.util.find_spec(package.replace("-", "_"))
+    )
+
+
+def serve(arguments):
+    """Be the process of one backend: a rate for every line that comes in."""
+    iterator = device_engine(smooth_images(4096, 32), arguments.batch_size)
+    next(iterator)
+    backend = os.environ["KERAS_BACKEND"]
+    print(versions((backend, "keras")), flush=True)
+    for _ in sys.stdin:
+        rate = views_per_second(iterator, arguments.batch_size, arguments.seconds)
+        print(json.dumps(rate), flush=True)
+
+
+class Process:
+    """A contender in another process, idle but for its turns."""
+
+    def __init__(self, python, backend):
+        self.process = subprocess.Popen(
+            [python, __file__, *sys.argv[1:], "--serve"],
+            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.versions = self.process.stdout.readline().strip()
+
+    def __call__(self):
+        print("go", file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+def device_engines():
+    """The device engine's processes, one for each backend that can run."""
+    for backend in BACKENDS:
+        python = ROOT / f".venv-{backend}" / "bin" / "python"
+        if python.exists():
+            yield f"device, {backend}", Process(str(python), backend)
+        elif importlib.util.find_spec(backend):
+            yield f"device, {backend}", Process(sys.executable, backend)
+
+
+def host_engines(arguments):
+    """Names and measurements of the pipelines that can run here."""
+    makers = {
+        "host": (host_engine, ("tensorflow", "keras_cv")),
+        "stock keras_cv": (stock_keras_cv, ("tensorflow", "keras_cv")),
+        "torchvision on PIL": (torchvision_on_pil, ("torch", "torchvision")),
+    }
+    images = smooth_images(4096, 32)
+    for name, (make, needs) in makers.items():
+        missing = [package for package in needs if not importlib.util.find_spec(package)]
+        if missing:
+            print(f"{name}: skipped, without {', '.join(missing)}")
+            continue
+        iterator = make(images, arguments.batch_size)
+        yield (
+            name,
+            functools.partial(views_per_second, iterator, arguments.batch_size, arguments.seconds),
+        )
+
+
 def cpu():
     """The processor's name, where the system tells."""
     try:
@@ -123,13 +225,15 @@ def cpu():
         return platform.processor() or platform.machine()
 
 
-def report(rates, arguments):
+def report(rates, contenders, arguments):
     """Print what was measured, on what and how."""
-    packages = ("tensorflow", "keras", "keras-cv", "numpy")
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+    here = versions(("tensorflow", "keras", "keras-cv", "torchvision", "numpy"))
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"machine    {os.cpu_count()} cores, {cpu()}; load average {load}")
-    print(f"versions   Python {platform.python_version()}, {versions}")
+    print(f"versions   Python {platform.python_version()}, {here}")
+    for name, contender in contenders.items():
+        if isinstance(contender, Process):
+            print(f"           {name}: {contender.versions}")
     print(f"command    python {' '.join(sys.argv)}")
     print(
         f"protocol   CIFAR recipe, 32 px, batch {arguments.batch_size}, "
@@ -147,18 +251,19 @@ def main():
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one repeat")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments)
 
-    tf.get_logger().setLevel("ERROR")
-    images = smooth_images(4096, 32)
-    running = {name: make(images, arguments.batch_size) for name, make in contenders().items()}
-    rates = {name: [] for name in running}
+    contenders = {**dict(host_engines(arguments)), **dict(device_engines())}
+    rates = {name: [] for name in contenders}
     for repeat in range(arguments.repeats + 1):
-        for name, iterator in running.items():
-            rate = views_per_second(iterator, arguments.batch_size, arguments.seconds)
+        for name, measure in contenders.items():
+            rate = measure()
             if repeat:  # the first compiles and warms up
                 rates[name].append(rate)
-    report(rates, arguments)
+    report(rates, contenders, arguments)
 
 
 if __name__ == "__main__":

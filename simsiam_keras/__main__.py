@@ -1,5 +1,6 @@
 """`python -m simsiam_keras COMMAND --flagfile=...`: choose the backend, parse, dispatch."""
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -71,7 +72,8 @@ def run():
 
 
 def _dispatch(command, cfg):
-    from simsiam_keras import evaluate, train
+    with contextlib.nullcontext() if cfg.debug else _no_native_messages():
+        from simsiam_keras import evaluate, train
 
     functions = {
         "pretrain": train.pretrain,
@@ -91,6 +93,19 @@ def _quiet_libraries(cfg):
         import warnings
 
         warnings.filterwarnings("ignore", module=r"(keras|tensorflow|tensorflow_datasets)\b")
+
+
+@contextlib.contextmanager
+def _no_native_messages():
+    # TensorFlow's C++ writes to standard error while it is imported, before any log level holds.
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _overview():

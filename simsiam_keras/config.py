@@ -33,15 +33,21 @@ class Common:
 
 
 @dataclass(frozen=True)
-class Views:
-    """Images, and how two views are made of each."""
+class Images:
+    """Where images come from."""
 
     dataset: str = option(
         "digits",
         "`digits`, `folder:PATH`, `npz:PATH`, or the name of a TensorFlow data set.",
     )
     data_dir: str = option("", "Where TensorFlow data sets are prepared.")
-    split: str = option("train", "Split of `--dataset`.")
+    split: str = option("train", "Split to train or search in.")
+
+
+@dataclass(frozen=True)
+class Views(Images):
+    """How two views are made of each image."""
+
     recipe: str = option("cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits"))
     augment: str = option(
         "host",
@@ -129,16 +135,10 @@ class Pretrain(Common, Views):
 
 
 @dataclass(frozen=True)
-class EncoderInput(Common):
+class EncoderInput(Common, Images):
     """An encoder and the images to put through it."""
 
     encoder: str = option("", "SavedModel folder or .keras file (required).")
-    dataset: str = option(
-        "digits",
-        "`digits`, `folder:PATH`, `npz:PATH`, or the name of a TensorFlow data set.",
-    )
-    data_dir: str = option("", "Where TensorFlow data sets are prepared.")
-    split: str = option("train", "Split to train on or search in.")
     batch_size: int = option(256, "Images in a forward step.", minimum=1)
 
     def __post_init__(self):
