@@ -1,6 +1,6 @@
 """Views per second of the CIFAR recipe: this package's two engines, stock keras_cv, torchvision.
 
-    python benchmarks/pipeline.py
+    python -m benchmarks.pipeline
 
 Images are generated, so no data set is needed. The contenders take turns within one run, each for
 a fixed time and already warm; what is not installed is left out. Those on the host draw batches
@@ -234,7 +234,7 @@ def report(rates, contenders, arguments):
     for name, contender in contenders.items():
         if isinstance(contender, Process):
             print(f"           {name}: {contender.versions}")
-    print(f"command    python {' '.join(sys.argv)}")
+    print(f"command    python -m benchmarks.pipeline {' '.join(sys.argv[1:])}")
     print(
         f"protocol   CIFAR recipe, 32 px, batch {arguments.batch_size}, "
         f"{arguments.repeats} repeats of {arguments.seconds:g} s, interleaved\n"

@@ -240,13 +240,16 @@ def _load_probe(cfg, source, say):
     return _Probe(bank, queries)
 
 
-def _measure_knn(cfg, encoder, recipe, probe):
-    def embed(source):
-        return embeddings.embed(encoder.predict_on_batch, source, recipe.size, recipe.eval_crop)
+def _embed(encoder, recipe, source):
+    # `predict` divides a batch over replicas; `predict_on_batch` would give all of it to each.
+    encode = functools.partial(encoder.predict, batch_size=256, verbose=0)
+    return embeddings.embed(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
 
-    bank, bank_labels = embed(probe.bank), probe.bank.labels
+
+def _measure_knn(cfg, encoder, recipe, probe):
+    bank, bank_labels = _embed(encoder, recipe, probe.bank), probe.bank.labels
     if probe.queries is not None:
-        queries, query_labels = embed(probe.queries), probe.queries.labels
+        queries, query_labels = _embed(encoder, recipe, probe.queries), probe.queries.labels
     else:
         kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
         queries, query_labels = bank[held_out], bank_labels[held_out]
@@ -338,7 +341,7 @@ def _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began):
     earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
     plots.curves(rows, run_dir / "plots" / "curves.png", f"{cfg.method} on {source.name}")
     shown = probe.queries or probe.bank if probe else source
-    features = embeddings.embed(encoder.predict_on_batch, shown, recipe.size, recipe.eval_crop)
+    features = _embed(encoder, recipe, shown)
     plots.embedding_map(
         features,
         shown.labels,

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -71,3 +72,17 @@ def test_two_replicas_equal_one(one_replica):
 def test_two_replicas_with_a_known_mistake_do_not(one_replica, wrong):
     with pytest.raises(AssertionError):
         assert_same(run_steps("mirrored", 2, wrong), one_replica)
+
+
+def test_the_command_trains_on_two_replicas(tmp_path):
+    command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={tmp_path / 'run'}"]
+    command += "--strategy=mirrored --virtual_devices=2 --epochs=1 --batch_size=256".split()
+    command += "--recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16".split()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 replica(s)" in done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["knn_accuracy_random_init"] > 0.3  # features and labels in the same order
+    loaded = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
+    norms = [x for x in loaded.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert norms and not any(layer.synchronized for layer in norms)

@@ -2,9 +2,8 @@
 
 Every operation is a pure function of images and uniform draws with static shapes, so one definition
 serves TensorFlow, JAX and PyTorch, eager or compiled. The formulas are those of `host.py`, written
-again because tf.data runs TensorFlow's ops whatever the backend. Inside, an image is `[h, 3, w]`:
-both products of the crop are then plain batched matrix products, and a colour plane's rows stay
-contiguous.
+again because tf.data runs TensorFlow's ops whatever the backend. Inside, an image is three planes,
+`[3, h, w]`.
 """
 
 import dataclasses
@@ -130,7 +129,7 @@ def augment(images, draws, recipe):
         views = ops.where(grey[:, :, None, None], luma(views), views)
     if "blur" in draws:
         views = blur(views, draws["blur"], recipe)
-    return ops.transpose(views, (0, 1, 3, 2))
+    return ops.transpose(views, (0, 2, 3, 1))
 
 
 def split(draws, numbers):
@@ -194,25 +193,24 @@ def crop(images, boxes, size, flipped=None):
         flipped: bool `[n, 1]`, or None for no mirroring.
 
     Returns:
-        float32 `[n, size, 3, size]`.
+        float32 `[n, 3, size, size]`.
     """
     height, width = images.shape[1:3]
     top, left, h, w = boxes
     rows, columns = interpolation(top, h, height, size), interpolation(left, w, width, size)
     if flipped is not None:
         columns = ops.where(flipped[:, :, None], ops.flip(columns, axis=1), columns)
-    views = ops.cast(ops.transpose(images, (0, 1, 3, 2)), "float32")
+    views = ops.cast(ops.transpose(images, (0, 3, 1, 2)), "float32")
     return two_products(rows, views, columns)
 
 
 def two_products(rows, views, columns):
-    """`rows @ plane @ columns^T` for each plane of `[n, h, 3, w]`."""
-    height, width = views.shape[1], views.shape[3]
+    """`rows @ plane @ columns^T` for each plane of `[n, 3, h, w]`."""
+    height, width = views.shape[2:]
     size = rows.shape[1]
-    views = ops.reshape(views, (-1, height * 3, width))
+    views = ops.reshape(views, (-1, 3 * height, width))
     views = ops.matmul(views, ops.transpose(columns, (0, 2, 1)))
-    views = ops.matmul(rows, ops.reshape(views, (-1, height, 3 * size)))
-    return ops.reshape(views, (-1, size, 3, size))
+    return ops.matmul(rows[:, None], ops.reshape(views, (-1, 3, height, size)))
 
 
 def interpolation(start, length, pixels, size):
@@ -250,12 +248,12 @@ def jitter(views, draws, recipe):
     computed in every slot but once, between what comes before it in a view's order and what after.
 
     Args:
-        views: `[n, h, 3, w]`.
+        views: `[n, 3, h, w]`.
         draws: `[n, 1 + 2k]` for k operations of strength > 0: whether, k for the order, k amounts.
         recipe: a `Recipe`.
 
     Returns:
-        `[n, h, 3, w]`.
+        `[n, 3, h, w]`.
 
     Reference:
         torchvision.transforms.ColorJitter
@@ -294,12 +292,12 @@ def blends(views, order, amount):
     saturation.
 
     Args:
-        views: `[n, h, 3, w]`.
+        views: `[n, 3, h, w]`.
         order: the operation in each slot, `[n, slots]`; where it is hue, f must be 1.
         amount: the factors f, `[n, slots]`.
 
     Returns:
-        `[n, h, 3, w]`.
+        `[n, 3, h, w]`.
     """
     order, amount = order[:, :, None, None, None], amount[:, :, None, None, None]
     for slot in range(order.shape[1]):
@@ -313,33 +311,33 @@ def blends(views, order, amount):
 
 
 def luma(views):
-    """Grey image `[n, h, 1, w]` of `[n, h, 3, w]`."""
-    return sum(weight * views[:, :, c : c + 1] for c, weight in enumerate(LUMA))
+    """Grey image `[n, 1, h, w]` of `[n, 3, h, w]`."""
+    return sum(weight * views[:, c : c + 1] for c, weight in enumerate(LUMA))
 
 
 def shift_hue(views, shift):
     """Turn the hue by a share `shift` of the colour circle, in HSV.
 
-    Value and chroma stay, so with hue `h` in sixths of the circle, red is
-    `low + chroma * clip(|h - 3| - 1, 0, 1)` and so on.
+    Value and chroma stay, so with hue `h` in sixths of the circle, a channel is
+    `high - chroma * clip(min(k, 4 - k), 0, 1)` where `k = (h + 5) mod 6` for red, `h + 3` for
+    green, `h + 1` for blue.
 
     Args:
-        views: `[n, h, 3, w]`.
+        views: `[n, 3, h, w]`.
         shift: share of the circle, `[n, 1, 1, 1]`.
 
     Returns:
-        `[n, h, 3, w]`.
+        `[n, 3, h, w]`.
     """
-    r, g, b = (views[:, :, c : c + 1] for c in range(3))
+    r, g, b = (views[:, c : c + 1] for c in range(3))
     high, low = ops.maximum(r, ops.maximum(g, b)), ops.minimum(r, ops.minimum(g, b))
     chroma = high - low
     difference = ops.where(high == r, g - b, ops.where(high == g, b - r, r - g))
     sector = ops.where(high == r, 0.0, ops.where(high == g, 2.0, 4.0))
     hue = sector + difference / ops.maximum(chroma, 1e-6) + 6 * shift
-    hue = hue - 6 * ops.floor(hue / 6)
-    shares = (ops.abs(hue - 3) - 1, 2 - ops.abs(hue - 2), 2 - ops.abs(hue - 4))
-    shares = ops.clip(ops.concatenate(shares, axis=2), 0.0, 1.0)
-    return low + chroma * shares
+    k = hue + ops.convert_to_tensor([[[5.0]], [[3.0]], [[1.0]]], "float32")
+    k = k - 6 * ops.floor(k / 6)
+    return high - chroma * ops.clip(ops.minimum(k, 4 - k), 0.0, 1.0)
 
 
 # Blur
@@ -352,16 +350,16 @@ def blur(views, draws, recipe):
     normalized, as two products with its matrix.
 
     Args:
-        views: `[n, h, 3, w]`, h = w.
+        views: `[n, 3, h, w]`, h = w.
         draws: `[n, 2]`: whether, and sigma.
         recipe: a `Recipe`.
 
     Returns:
-        `[n, h, 3, w]`.
+        `[n, 3, h, w]`.
     """
     # So narrow a Gaussian is exactly one tap: the identity.
     sigma = ops.where(draws[:, :1] < recipe.blur, between(draws[:, 1:], *recipe.blur_sigma), 1e-3)
-    matrix = gaussian(sigma, views.shape[1], math.ceil(3 * recipe.blur_sigma[1]))
+    matrix = gaussian(sigma, views.shape[2], math.ceil(3 * recipe.blur_sigma[1]))
     return two_products(matrix, views, matrix)
 
 
