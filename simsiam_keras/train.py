@@ -73,6 +73,11 @@ def pretrain(cfg, console=None):
                 f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
                 f"replicas. Received: {micro_batch}"
             )
+        if replicas > 1 and cfg.augment == "device":
+            raise ValueError(
+                "--augment=device draws the same views on every replica; with several use "
+                f"--augment=host. Received: {replicas} replicas"
+            )
         model, schedule = build_model(cfg, recipe, steps)
         encoder = model.encoder
 

@@ -18,7 +18,7 @@ def test_script_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(script, "README.md", "exec"), names)
-    assert names["features"].shape == (10, 128)
+    assert names["features"].shape == (256, 128)
     assert (tmp_path / "model.keras").exists()
 
 
