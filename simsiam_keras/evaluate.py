@@ -248,7 +248,7 @@ def _rates(text):
 
 
 def _embed(encoder, source, batch_size, console):
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"features of {source.name}", total=len(source))
         return embeddings.embed(
             encoder,

@@ -207,7 +207,7 @@ def _host_views(recipe):
         from simsiam_keras.augment import host
     except ImportError as error:
         raise ImportError(
-            f"--augment=host needs {error.name}, which is not installed: "
+            f"--augment=host needs tensorflow and keras-cv ({error.name} is not installed): "
             "install requirements.txt, or use --augment=device"
         ) from error
     return host.TwoViews(recipe)
