@@ -307,15 +307,17 @@ def preview_grid(cfg, recipe, source, pairs):
     if cfg.augment == "host":
         host = _host_views(recipe)
 
-        def views(image, number):
-            return host(image[None], (cfg.seed, number))
+        def views(batch, number):
+            return host(batch, (cfg.seed, number))
     else:
         device = _device_views(cfg, recipe)
 
-        def views(image, number):
-            return device(image[None], training=True)  # each call is another step
+        def views(batch, number):
+            return device(batch, training=True)  # each call is another step
 
-    both = [views(x, i) for i, x in enumerate(pipeline.sample_images(source, pairs, cfg.seed))]
+    images = pipeline.sample_images(source, pairs, cfg.seed)
+    batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
+    both = [views(batch, number) for number, batch in enumerate(batches)]
     x1, x2 = (
         np.concatenate([np.rint(keras.ops.convert_to_numpy(pair[side])) for pair in both])
         for side in (0, 1)

@@ -4,11 +4,11 @@ import importlib
 
 from simsiam_keras.augment.recipe import CIFAR, DIGITS, IMAGENET, RECIPES, Recipe
 
-__all__ = ["CIFAR", "DIGITS", "IMAGENET", "RECIPES", "Recipe", "host"]
+__all__ = ["CIFAR", "DIGITS", "IMAGENET", "RECIPES", "Recipe", "device", "host"]
 
 
 def __getattr__(name):
-    # At first use: the host engine needs TensorFlow and keras_cv.
-    if name == "host":
-        return importlib.import_module("simsiam_keras.augment.host")
+    # At first use: the host engine needs TensorFlow and keras_cv, the device engine Keras.
+    if name in ("device", "host"):
+        return importlib.import_module(f"simsiam_keras.augment.{name}")
     raise AttributeError(f"module 'simsiam_keras.augment' has no attribute {name!r}")
