@@ -1,16 +1,14 @@
 """The commands that read an encoder or a run: linear-probe, knn, embed, export, preview."""
 
-import io
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from simsiam_keras import config, distribute, export, runs, train
+from simsiam_keras import config, distribute, export, plots, runs, train
 from simsiam_keras.data import sources
 from simsiam_keras.evaluation import embeddings, knn, linear
 
@@ -37,12 +35,10 @@ def linear_probe(cfg, console=None):
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, config.to_flagfile(cfg)) as run_dir:
         before = _fingerprint(encoder, train_set)
-        train_x = _embed(encoder, train_set, cfg.batch_size, console)
-        test_x = _embed(encoder, test_set, cfg.batch_size, console)
         probe = linear.linear_probe(
-            train_x,
+            _features(encoder, train_set, cfg.batch_size, run_dir, console),
             train_set.labels,
-            test_x,
+            _features(encoder, test_set, cfg.batch_size, run_dir, console),
             test_set.labels,
             optimizer=cfg.optimizer,
             learning_rates=rates,
@@ -54,12 +50,8 @@ def linear_probe(cfg, console=None):
         )
         if not np.array_equal(before, _fingerprint(encoder, train_set)):
             raise RuntimeError("the encoder changed while its features were probed")
-        np.savez(
-            run_dir / "classifier.npz",
-            weights=probe.weights,
-            bias=probe.bias,
-            classes=probe.classes,
-        )
+        classifier = {"weights": probe.weights, "bias": probe.bias, "classes": probe.classes}
+        runs.write_npz(run_dir / "classifier.npz", classifier)
         _write_environment(run_dir, train_set)
         if probe.at_grid_edge:
             console.print(
@@ -106,9 +98,9 @@ def nearest_neighbours(cfg, console=None):
     bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
     with runs.locked(_run_dir(cfg, "knn"), config.to_flagfile(cfg)) as run_dir:
         accuracy = knn.knn_accuracy(
-            _embed(encoder, bank, cfg.batch_size, console),
+            _features(encoder, bank, cfg.batch_size, run_dir, console),
             bank.labels,
-            _embed(encoder, queries, cfg.batch_size, console),
+            _features(encoder, queries, cfg.batch_size, run_dir, console),
             queries.labels,
             cfg.knn_k,
             cfg.knn_temperature,
@@ -128,7 +120,10 @@ def nearest_neighbours(cfg, console=None):
 
 
 def embed(cfg, console=None):
-    """Writes `features.npz` (features, and labels where known) of a data set.
+    """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
+
+    Features are streamed to the disk, so that any number of images takes the same memory. The
+    class names that the labels index are in `result.json`.
 
     Args:
         cfg: a `config.Embed`.
@@ -144,22 +139,21 @@ def embed(cfg, console=None):
     encoder = export.load_encoder(cfg.encoder)
     source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), config.to_flagfile(cfg)) as run_dir:
-        arrays = {"features": _embed(encoder, source, cfg.batch_size, console)}
-        if source.labels is not None:
-            arrays["labels"] = source.labels
-        if source.class_names is not None:
-            arrays["class_names"] = np.array(source.class_names)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        runs.write_atomically(run_dir / "features.npz", buffer.getbuffer())
+        path = run_dir / "features.npy"
+        features = _embed(path, encoder, source, cfg.batch_size, console)
+        labels = run_dir / "labels.npy" if source.labels is not None else None
+        if labels:
+            with runs.atomic_file(labels) as file:
+                np.save(file, source.labels)
         _write_environment(run_dir, source)
         result = {
-            "features": list(arrays["features"].shape),
-            "file": str(run_dir / "features.npz"),
+            "features": list(features.shape),
+            "file": str(path),
+            "labels": str(labels) if labels else None,
             "dataset": cfg.dataset,
             "encoder": cfg.encoder,
         }
-        runs.write_json(run_dir / "result.json", result)
+        runs.write_json(run_dir / "result.json", {**result, "class_names": source.class_names})
     return {**result, "run_dir": str(run_dir)}
 
 
@@ -209,7 +203,7 @@ def preview(cfg, console=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = train.recipe_of(cfg)
     grid = train.preview_grid(cfg, recipe, source, cfg.pairs)
-    Image.fromarray(grid).save(path)
+    plots.write_png(path, grid)
     return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
 
 
@@ -247,10 +241,19 @@ def _rates(text):
         ) from None
 
 
-def _embed(encoder, source, batch_size, console):
+def _features(encoder, source, batch_size, run_dir, console):
+    """The features as a memory map, so that more of them than memory holds can be evaluated."""
+    path = run_dir / ".features.npy"
+    features = _embed(path, encoder, source, batch_size, console)
+    path.unlink()  # the map keeps the content until it is closed, however the process ends
+    return features
+
+
+def _embed(path, encoder, source, batch_size, console):
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"features of {source.name}", total=len(source))
-        return embeddings.embed(
+        return embeddings.embed_to_file(
+            path,
             encoder,
             source,
             encoder.image_size,

@@ -3,6 +3,13 @@
 import numpy as np
 
 
+def write_png(path, image):
+    """Writes a uint8 image `[height, width, 3]`."""
+    from PIL import Image
+
+    Image.fromarray(image).save(path)
+
+
 def pair_grid(x1, x2, columns=8, zoom=1):
     """Lays view pairs out as one image: the two views of an image above each other.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import platform
@@ -21,24 +20,50 @@ PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datas
 FREE_TO_CHANGE = ("--run_dir", "--debug", "--data_dir", "--checkpoint_every")
 
 
-def write_atomically(path, data):
-    """Writes text or bytes so that a reader finds the old file or the new one, never a part."""
+@contextlib.contextmanager
+def atomic_file(path):
+    """Opens a file to write so that a reader finds the old file or the new one, never a part.
+
+    Args:
+        path: where the file appears when the block has ended; after an error nothing does.
+
+    Yields:
+        A binary file.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as f:
+    # Always the same name: what a killed process left is overwritten, not added to.
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path, data):
+    """Writes text or bytes, atomically."""
+    with atomic_file(path) as f:
         f.write(data.encode() if isinstance(data, str) else data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+
+
+def write_npz(path, arrays):
+    """Writes a mapping of names to arrays as .npz, atomically."""
+    with atomic_file(path) as f:
+        np.savez(f, **arrays)
 
 
 @contextlib.contextmanager
-def locked(path, flags):
+def locked(path, flags, write=True):
     """Creates a run folder or takes up an unfinished one, and holds it against other processes.
 
     Args:
         path: the folder.
         flags: the resolved flags, as the text of a flagfile.
+        write: False for the other processes of a run, which only look.
 
     Yields:
         The folder as a `Path`, with `flags.cfg` in it.
@@ -51,6 +76,9 @@ def locked(path, flags):
     if path.exists() and not path.is_dir():
         raise ValueError(f"--run_dir must be a folder. Received: {path}, which is a file")
     _refuse(path, flags)
+    if not write:
+        yield path
+        return
     path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "w") as lock:
         try:
@@ -158,12 +186,8 @@ def save_checkpoint(run_dir, model, epoch):
     """
     folder = Path(run_dir) / "checkpoints"
     folder.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer, **{name: keras.ops.convert_to_numpy(v) for name, v in _variables(model).items()}
-    )
     path = folder / f"epoch_{epoch:05d}.npz"
-    write_atomically(path, buffer.getbuffer())
+    write_npz(path, {k: keras.ops.convert_to_numpy(v) for k, v in _variables(model).items()})
     for old in sorted(folder.glob("epoch_*.npz"))[:-KEPT_CHECKPOINTS]:
         old.unlink()
     return path

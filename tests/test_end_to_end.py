@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from simsiam_keras import callbacks, config, train
 from simsiam_keras.__main__ import main
+from simsiam_keras.data import sources
 from tests.conftest import ROOT
 
 SMALL = (
@@ -119,10 +120,25 @@ def test_both_forms_of_the_encoder_give_the_same_embedding(run_dir, tmp_path):
     for name in ("encoder", "encoder.keras"):
         flags = [f"--encoder={run_dir / name}", f"--run_dir={tmp_path / name}", "--split=test"]
         assert main(["embed", *flags]) == 0
-    a, b = (np.load(tmp_path / name / "features.npz") for name in ("encoder", "encoder.keras"))
-    assert a["features"].shape == (360, 32)
-    np.testing.assert_allclose(a["features"], b["features"], atol=1e-5)
-    np.testing.assert_array_equal(a["labels"], b["labels"])
+    a, b = (np.load(tmp_path / name / "features.npy") for name in ("encoder", "encoder.keras"))
+    assert a.shape == (360, 32) and a.dtype == "float32"
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    source = sources.load("digits", split="test")
+    np.testing.assert_array_equal(np.load(tmp_path / "encoder" / "labels.npy"), source.labels)
+    result = read_json(tmp_path / "encoder" / "result.json")
+    assert result["features"] == [360, 32] and result["class_names"] == list("0123456789")
+    names = {path.name for path in (tmp_path / "encoder").iterdir()} - {".lock"}
+    files = {"features.npy", "labels.npy"}
+    assert names == files | {"result.json", "flags.cfg", "environment.json"}
+
+
+def test_unlabelled_photographs_are_embedded_without_labels(run_dir, photos, tmp_path):
+    flags = [f"--encoder={run_dir / 'encoder.keras'}", f"--dataset=folder:{photos}"]
+    assert main(["embed", *flags, f"--run_dir={tmp_path / 'out'}"]) == 0
+    assert np.load(tmp_path / "out" / "features.npy").shape == (24, 32)
+    assert not (tmp_path / "out" / "labels.npy").exists()
+    result = read_json(tmp_path / "out" / "result.json")
+    assert result["labels"] is None and result["class_names"] is None
 
 
 def test_knn_command_repeats_the_monitors_number(run_dir, tmp_path):

@@ -114,6 +114,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
+def test_a_write_that_breaks_off_leaves_no_part(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with runs.atomic_file(tmp_path / "state") as f:
+            f.write(b"half")
+            raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".state.partial").write_text("what a killed process left, and longer")
+    runs.write_atomically(tmp_path / "state", "whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+    assert (tmp_path / "state").read_text() == "whole"
+
+
+def test_arrays_come_back_from_an_npz(tmp_path):
+    arrays = {"model/0": np.arange(6.0).reshape(2, 3), "classes": np.array(["a", "bc"])}
+    runs.write_npz(tmp_path / "arrays.npz", arrays)
+    with np.load(tmp_path / "arrays.npz") as found:
+        assert sorted(found.files) == sorted(arrays)
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(found[name], value)
+    assert [p.name for p in tmp_path.iterdir()] == ["arrays.npz"]
+
+
 def test_metrics_drop_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
     for epoch in range(4):
         runs.append_metrics(tmp_path, {"epoch": epoch, "loss": -epoch / 10})

@@ -81,7 +81,7 @@ def to_rgb(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # or it copies
 
 
 def resize_and_crop(image, size, eval_crop=1.0):

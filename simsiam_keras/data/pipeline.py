@@ -124,7 +124,7 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs=1):
+def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs=1, part=(0, 1)):
     """Batches of plain images, for a model that augments inside its training step.
 
     NumPy and Pillow only. The order is that of `training_views`.
@@ -133,19 +133,27 @@ def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs
         source: a `Source` of n images.
         batch_size: images in a batch, within [1, n].
         size: default None, images as they are, which must then have one size; otherwise the short
-            side is scaled to `size` and the centre cropped to a square.
+            side is scaled to `size` and the centre cropped to a square, JPEGs of at least twice
+            the size being decoded at a fraction of theirs.
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
         epochs: number after the last epoch; default 1.
+        part: `(i, k)` for the i-th of the k equal parts of each batch, one for each process of a
+            run; default the whole batch.
 
     Yields:
-        `(images,)`, uint8 `[batch_size, height, width, 3]`.
+        `(images,)`, uint8 `[batch_size / k, height, width, 3]`.
 
     Raises:
-        ValueError: if there is not one full batch, `seed` is negative, or sizes vary and `size` is
-            None.
+        ValueError: if there is not one full batch, k does not divide it, `seed` is negative, or
+            sizes vary and `size` is None.
     """
     steps = steps_per_epoch(len(source), batch_size)
+    i, k = part
+    if batch_size % k:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {k} parts. Received: batch_size={batch_size}"
+        )
     _check_seed(seed)
     if size is None and source.image_shape is None:
         raise ValueError("`size` must be given where the sizes of the images vary. Received: None")
@@ -153,7 +161,8 @@ def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs
     def batches():
         for epoch in range(first_epoch, epochs):
             order = epoch_order(len(source), seed, epoch)[: steps * batch_size]
-            for batch in _read_batches(source, order, size, 1.0, batch_size):
+            order = order.reshape(steps, k, batch_size // k)[:, i].ravel()
+            for batch in _read_batches(source, order, size, 1.0, batch_size // k, min_side=size):
                 yield (batch,)
 
     return batches()
@@ -207,7 +216,7 @@ def sample_images(source, count, seed=0):
     return [source.read(i) for i in epoch_order(len(source), seed, 0)[:count].tolist()]
 
 
-def _read_batches(source, order, size, eval_crop, batch_size):
+def _read_batches(source, order, size, eval_crop, batch_size, min_side=None):
     """Yields uint8 batches in the given order; decodes and resizes in threads, a batch ahead."""
     in_memory = isinstance(source, ArraySource)
     as_is = size is None or (eval_crop == 1 and source.image_shape == (size, size, 3))
@@ -218,7 +227,7 @@ def _read_batches(source, order, size, eval_crop, batch_size):
         return
 
     def prepare(index):
-        image = source.read(index)
+        image = source.read(index, min_side)
         return image if as_is else codec.resize_and_crop(image, size, eval_crop)
 
     with ThreadPoolExecutor() as pool:

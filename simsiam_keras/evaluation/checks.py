@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from simsiam_keras.evaluation.blocks import blocks
+
 _ROWS = 8192
 
 
@@ -18,11 +20,11 @@ def check_features(features, name):
     shape = np.shape(features)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"`{name}` must be a non-empty [n, d] array. Received: shape={shape}")
-    for start in range(0, shape[0], _ROWS):
-        if not np.isfinite(features[start : start + _ROWS]).all():
+    for first, rows in blocks(features, _ROWS):
+        if not np.isfinite(rows).all():
             raise ValueError(
                 f"`{name}` must be finite. Received: NaN or infinity in rows "
-                f"{start} to {min(start + _ROWS, shape[0]) - 1}"
+                f"{first} to {first + len(rows) - 1}"
             )
 
 

@@ -1,7 +1,8 @@
-"""Features of a data set."""
+"""Features of a data set, in memory or streamed to a file."""
 
 import numpy as np
 
+from simsiam_keras import runs
 from simsiam_keras.data.pipeline import evaluation_batches
 
 
@@ -10,7 +11,7 @@ def embed(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
 
     Args:
         encode: function of uint8 images `[m, size, size, 3]` to features `[m, d]`.
-        source: a `data.sources.Source` of n images.
+        source: a `data.sources.Source` of n images, n >= 1.
         size: side of the images in pixels.
         eval_crop: share of the resized short side that the centre crop keeps.
         batch_size: images in a call of `encode`.
@@ -19,9 +20,45 @@ def embed(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
     Returns:
         Features, a float32 NumPy array `[n, d]`.
     """
-    features = []
+    first = 0
+    for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
+        if first == 0:
+            features = np.empty((len(source), rows.shape[1]), "float32")
+        features[first : first + len(rows)] = rows
+        first += len(rows)
+    return features
+
+
+def embed_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
+    """Writes what `embed` returns to a .npy file, in the memory of a few batches whatever n is.
+
+    The file appears when it is complete.
+
+    Args:
+        path: the file.
+        encode: as in `embed`.
+        source: as in `embed`.
+        size: as in `embed`.
+        eval_crop: as in `embed`.
+        batch_size: as in `embed`.
+        on_batch: as in `embed`.
+
+    Returns:
+        The features as a read-only memory map, float32 `[n, d]`.
+    """
+    # Appended, not written through a memory map: a full disk is then an error, not a crash.
+    with runs.atomic_file(path) as file:
+        for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
+            if file.tell() == 0:
+                header = np.lib.format.header_data_from_array_1_0(rows)
+                header["shape"] = (len(source), rows.shape[1])
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows)
+    return np.load(path, mmap_mode="r")
+
+
+def _batches(encode, source, size, eval_crop, batch_size, on_batch):
     for images, _ in evaluation_batches(source, size, eval_crop, batch_size):
-        features.append(np.asarray(encode(images), "float32"))
+        yield np.ascontiguousarray(encode(images), "float32")
         if on_batch:
             on_batch(len(images))
-    return np.concatenate(features)

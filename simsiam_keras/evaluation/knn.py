@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from simsiam_keras.evaluation.blocks import blocks
 from simsiam_keras.evaluation.checks import check_features, check_labels
 
 
@@ -100,12 +101,13 @@ def knn_predict(
 def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
     """Finds the k bank vectors of highest cosine similarity to each query.
 
-    The bank is read once, in chunks, into a running top k; memory holds one
-    `[query_chunk, bank_chunk]` block of similarities. Equal similarities are ordered by bank
-    index, where the backend's `top_k` does so (TensorFlow and JAX do).
+    The bank is checked and then read once, in chunks, into a running top k. Memory holds the
+    queries, one chunk of the bank and one `[query_chunk, bank_chunk]` block of similarities; of a
+    memory map opened with mode `"r"`, one chunk. Equal similarities are ordered by bank index,
+    where the backend's `top_k` does so (TensorFlow and JAX do).
 
     Args:
-        bank: array or memory map `[n, d]`, n >= 1.
+        bank: array or memory map `[n, d]`, n >= 1, of any float dtype.
         queries: array or memory map `[m, d]`, m >= 1.
         k: number of neighbours, >= 1; capped to n.
         query_chunk: queries compared at a time, >= 1. Defaults to 1024.
@@ -132,12 +134,13 @@ def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
         )
     similarity = np.full((len(queries), k), -np.inf, "float32")
     index = np.zeros((len(queries), k), "int64")
-    for first in range(0, len(bank), bank_chunk):
-        keys = ops.transpose(_unit(bank[first : first + bank_chunk]))
+    queries = _unit(queries)
+    for first, chunk in blocks(bank, bank_chunk):
+        keys = ops.transpose(_unit(chunk))
         for start in range(0, len(queries), query_chunk):
             rows = slice(start, start + query_chunk)
-            block = ops.matmul(_unit(queries[rows]), keys)
-            values, columns = ops.top_k(block, min(k, block.shape[1]))
+            scores = ops.matmul(queries[rows], keys)
+            values, columns = ops.top_k(scores, min(k, len(chunk)))
             found = np.concatenate([similarity[rows], ops.convert_to_numpy(values)], 1)
             where = np.concatenate([index[rows], first + ops.convert_to_numpy(columns)], 1)
             order = np.argsort(-found, axis=1, kind="stable")[:, :k]
@@ -169,4 +172,4 @@ def _unit(x):
     # float64, so that the squares of very small or large features neither vanish nor overflow.
     norm = np.sqrt(np.einsum("nd,nd->n", x, x, dtype="float64"))
     scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-    return ops.convert_to_tensor((x * scale[:, None]).astype("float32"))
+    return np.multiply(x, scale[:, None], out=np.empty_like(x), casting="same_kind")

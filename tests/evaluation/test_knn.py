@@ -9,6 +9,7 @@ from simsiam_keras.evaluation.knn import (
     knn_predict,
     nearest_neighbours,
 )
+from tests.memory import resident
 
 
 def oracle(bank, bank_labels, queries, k, temperature, weighted=True, normalized=True):
@@ -144,6 +145,35 @@ def test_the_bank_may_be_a_memory_map(data, tmp_path, dtype):
         knn_predict(mapped, bank_labels, queries, 20, bank_chunk=17),
         oracle(bank.astype("float32"), bank_labels, queries, 20, 0.1),
     )
+
+
+def test_a_memory_map_gives_what_the_array_gives(data, tmp_path):
+    bank, bank_labels, queries, query_labels = data
+    np.save(tmp_path / "bank.npy", bank)
+    np.save(tmp_path / "queries.npy", queries)
+    files = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("bank", "queries")]
+    for chunks in ((1024, 16384), (7, 11)):
+        expected = nearest_neighbours(bank, queries, 9, *chunks)
+        for a, b in zip(nearest_neighbours(*files, 9, *chunks), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        other = nearest_neighbours(files[0][::-1], files[1], 9, *chunks)
+        assert not np.array_equal(other[1], expected[1])
+    arguments = bank_labels, files[1], query_labels, 20
+    assert knn_accuracy(files[0], *arguments) == knn_accuracy(bank, *arguments)
+
+
+@pytest.mark.parametrize("mode, share", [("r", (-0.2, 0.2)), ("c", (0.8, 1.2))])
+def test_little_of_a_mapped_bank_stays_in_memory(tmp_path, mode, share):
+    # A private map ("c") is one that is not given back: what the other must not look like.
+    path, n, d = tmp_path / "bank.npy", 128_000, 250
+    np.lib.format.open_memmap(path, "w+", "float32", (n, d))[:5] = 1
+    bank, queries = np.load(path, mmap_mode=mode), np.ones((2, d), "float32")
+    nearest_neighbours(bank[:9], queries, 5)
+    before = resident("RssFile")
+    _, index = nearest_neighbours(bank, queries, 5, bank_chunk=4096)
+    assert sorted(index[0].tolist()) == [0, 1, 2, 3, 4]
+    low, high = (part * n * d * 4 / 1e6 for part in share)
+    assert low < resident("RssFile") - before < high
 
 
 def test_zero_vectors_vote_without_nan(data):
