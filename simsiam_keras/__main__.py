@@ -9,7 +9,7 @@ import traceback
 from absl import flags
 
 from simsiam_keras import config
-from simsiam_keras.errors import RunFailed
+from simsiam_keras.errors import ProcessLost, RunFailed
 
 USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
 REQUIREMENTS = {
@@ -54,15 +54,21 @@ def main(argv=None):
     try:
         result = _dispatch(command, cfg)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = "goes on from the last checkpoint" if command == "pretrain" else "starts again"
+        print(f"\ninterrupted; the same command {goes_on}", file=sys.stderr)
         return 130
+    except ProcessLost as error:
+        _fail(error, 1, cfg)
+        sys.stderr.flush()
+        os._exit(1)  # JAX would wait at the exit for the process that is gone, then abort
     except RunFailed as error:
         return _fail(error, 1, cfg)
     except (ValueError, FileNotFoundError, NotADirectoryError, ImportError) as error:
         return _fail(error, 2, cfg)
     except Exception as error:
         return _fail(error, 1, cfg)
-    _print_table(command, result)
+    if result:  # only one of several processes has one
+        _print_table(command, result)
     return 0
 
 

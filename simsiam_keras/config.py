@@ -106,12 +106,19 @@ class Pretrain(Common, Views):
     jit: str = option("auto", "Compile the step with XLA.", choices=("auto", "on", "off"))
     strategy: str = option(
         "auto",
-        "`mirrored` over all GPUs; `auto`: mirrored where there are several.",
+        "`auto`: all GPUs (on JAX all devices of all processes); `mirrored`: MirroredStrategy.",
         choices=("auto", "none", "mirrored"),
     )
     virtual_devices: int = option(
-        0, "Split the CPU into this many devices, to try `--strategy=mirrored`.", minimum=0
+        0, "Split the CPU into this many devices, to try several.", minimum=0
     )
+    job_addresses: str = option(
+        "",
+        "HOST:PORT of the first of several processes, on JAX; this and the next two are by default "
+        "what KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID say.",
+    )
+    num_processes: int = option(0, "Processes of this run.", minimum=0)
+    process_id: int = option(-1, "Number of this process; 0 writes the run folder.", minimum=-1)
 
     knn_every: int = option(
         10, "Epochs between kNN measurements; 0: first and last only.", minimum=0
@@ -172,7 +179,7 @@ class KNN(EncoderInput):
 
 @dataclass(frozen=True)
 class Embed(EncoderInput):
-    """Writes the features of a data set to features.npz."""
+    """Writes the features of a data set to features.npy, its labels to labels.npy."""
 
 
 @dataclass(frozen=True)

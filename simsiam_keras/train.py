@@ -51,61 +51,87 @@ def pretrain(cfg, console=None):
         ValueError: if the configuration or its input cannot be used; nothing has been trained.
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
     """
-    console = console or Console(stderr=True)
+    keras.utils.set_random_seed(cfg.seed)
+    distribute.initialize(cfg.job_addresses, cfg.num_processes, cfg.process_id)
+    with (
+        distribute.noticing_lost_processes(),
+        distribute.scope(cfg.strategy, cfg.virtual_devices),
+        _dtype_policy(cfg.precision),
+    ):
+        # Every process computes the same; the first alone writes and talks.
+        first = distribute.process() == 0
+        console = console or Console(stderr=True, quiet=not first)
+        # Resumed or repeated, a run may have another number of processes: it is the same run.
+        flags = dataclasses.replace(cfg, job_addresses="", num_processes=0, process_id=-1)
+        flags = config.to_flagfile(flags)
+        with runs.locked(config.run_dir(cfg), flags, write=first) as run_dir:
+            return _pretrain(cfg, run_dir, first, console)
+
+
+def _pretrain(cfg, run_dir, first, console):
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     began = time.perf_counter()
     recipe = recipe_of(cfg)
     micro_batch = cfg.batch_size // cfg.gradient_accumulation
-    keras.utils.set_random_seed(cfg.seed)
-    with (
-        runs.locked(config.run_dir(cfg), config.to_flagfile(cfg)) as run_dir,
-        _dtype_policy(cfg.precision),
-        distribute.scope(cfg.strategy, cfg.virtual_devices),
-        contextlib.closing(SummaryWriter(str(run_dir / "tensorboard"))) as board,
-    ):
-        source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
-        pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses more than there are
-        steps = pipeline.steps_per_epoch(len(source), micro_batch)
-        probe = _load_probe(cfg, source, say)
-        replicas = distribute.replicas()
-        if micro_batch % replicas:
-            raise ValueError(
-                f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
-                f"replicas. Received: {micro_batch}"
-            )
-        if replicas > 1 and cfg.augment == "device":
-            raise ValueError(
-                "--augment=device draws the same views on every replica; with several use "
-                f"--augment=host. Received: {replicas} replicas"
-            )
-        model, schedule = build_model(cfg, recipe, steps)
-        encoder = model.encoder
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses more than there are
+    steps = pipeline.steps_per_epoch(len(source), micro_batch)
+    _check_replicas(cfg, micro_batch)
+    probe = _load_probe(cfg, source, say)
+    model, schedule = build_model(cfg, recipe, steps)
+    encode = _encode(cfg, recipe, model.encoder)
+    measure = functools.partial(_measure_knn, cfg, encode, recipe, probe) if probe else None
 
-        first_epoch = runs.restore_checkpoint(run_dir, model)
-        runs.keep_metrics(run_dir, first_epoch)
-        if first_epoch == 0:
-            _begin(cfg, run_dir, board, model, recipe, source, probe)
-        say(_headline(cfg, source, model, steps, run_dir, first_epoch))
-
-        dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch)
-        bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
-        with contextlib.closing(bar):
-            model.fit(
-                dataset,
-                epochs=cfg.epochs,
-                initial_epoch=first_epoch,
-                steps_per_epoch=steps,
-                verbose=0,
-                callbacks=[
-                    callbacks.StopOnNaN(),
-                    *_knn_monitor(cfg, encoder, recipe, probe),
-                    callbacks.Record(run_dir, board, schedule, steps, steps * micro_batch),
-                    callbacks.Checkpoint(run_dir, cfg.checkpoint_every, cfg.epochs),
-                    callbacks.CollapseWatch(say, cfg.stop_on_collapse),
-                    bar,
-                ],
+    first_epoch = runs.restore_checkpoint(run_dir, model)
+    say(_headline(cfg, source, model, steps, run_dir, first_epoch))
+    accuracy = measure() if measure and first_epoch == 0 else None
+    dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch)
+    bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
+    with contextlib.ExitStack() as stack:
+        stack.callback(bar.close)
+        records = []
+        if first:
+            board = stack.enter_context(
+                contextlib.closing(SummaryWriter(str(run_dir / "tensorboard")))
             )
-        return _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began)
+            runs.keep_metrics(run_dir, first_epoch)
+            if first_epoch == 0:
+                _begin(cfg, run_dir, board, recipe, source, accuracy)
+            records = [
+                callbacks.Record(run_dir, board, schedule, steps, steps * micro_batch),
+                callbacks.Checkpoint(run_dir, cfg.checkpoint_every, cfg.epochs),
+            ]
+        model.fit(
+            dataset,
+            epochs=cfg.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=steps,
+            verbose=0,
+            callbacks=[
+                callbacks.StopOnNaN(),
+                *([callbacks.KNN(measure, cfg.knn_every, cfg.epochs)] if measure else []),
+                *records,
+                callbacks.CollapseWatch(say, cfg.stop_on_collapse),
+                bar,
+            ],
+        )
+    if not first:
+        return {}
+    return _finish(cfg, run_dir, model.encoder, encode, recipe, source, probe, first_epoch, began)
+
+
+def _check_replicas(cfg, micro_batch):
+    replicas = distribute.replicas()
+    if micro_batch % replicas:
+        raise ValueError(
+            f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
+            f"replicas. Received: {micro_batch}"
+        )
+    if distribute.processes() > 1 and cfg.augment == "host":
+        raise ValueError(
+            "--augment=host makes the views of a whole batch in one process; with "
+            f"{distribute.processes()} processes use --augment=device"
+        )
 
 
 @contextlib.contextmanager
@@ -199,7 +225,19 @@ def _dataset(cfg, recipe, source, batch_size, first_epoch):
         views = _host_views(recipe)
         return pipeline.training_views(source, views, batch_size, cfg.seed, first_epoch, cfg.epochs)
     size = None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
-    return pipeline.training_images(source, batch_size, size, cfg.seed, first_epoch, cfg.epochs)
+    part = (distribute.process(), distribute.processes())
+    batches = functools.partial(
+        pipeline.training_images,
+        source,
+        batch_size,
+        size,
+        cfg.seed,
+        first_epoch,
+        cfg.epochs,
+        part,
+    )
+    shape = source.image_shape if size is None else (size, size, 3)
+    return distribute.feed(batches, (batch_size, *shape))
 
 
 def _host_views(recipe):
@@ -245,16 +283,39 @@ def _load_probe(cfg, source, say):
     return _Probe(bank, queries)
 
 
-def _embed(encoder, recipe, source):
-    # `predict` divides a batch over replicas; `predict_on_batch` would give all of it to each.
-    encode = functools.partial(encoder.predict, batch_size=256, verbose=0)
+def _encode(cfg, recipe, encoder):
+    """A function of uint8 images to the features of the encoder as it then is."""
+    if distribute.processes() > 1:
+        with distribute.alone():
+            own = build_encoder(cfg, recipe.size)
+
+        def encode_alone(images):
+            with distribute.alone():
+                own.set_weights(encoder.get_weights())
+                return own.predict(images, batch_size=256, verbose=0)
+
+        return encode_alone
+
+    replicas = distribute.replicas()
+
+    def encode(images):
+        # JAX divides whole batches only, and `predict_on_batch` would not divide at all.
+        padding = np.repeat(images[-1:], -len(images) % replicas, axis=0)
+        padded = np.concatenate([images, padding])
+        features = encoder.predict(padded, batch_size=max(1, 256 // replicas) * replicas, verbose=0)
+        return features[: len(images)]
+
+    return encode
+
+
+def _embed(encode, recipe, source):
     return embeddings.embed(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
 
 
-def _measure_knn(cfg, encoder, recipe, probe):
-    bank, bank_labels = _embed(encoder, recipe, probe.bank), probe.bank.labels
+def _measure_knn(cfg, encode, recipe, probe):
+    bank, bank_labels = _embed(encode, recipe, probe.bank), probe.bank.labels
     if probe.queries is not None:
-        queries, query_labels = _embed(encoder, recipe, probe.queries), probe.queries.labels
+        queries, query_labels = _embed(encode, recipe, probe.queries), probe.queries.labels
     else:
         kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
         queries, query_labels = bank[held_out], bank_labels[held_out]
@@ -264,30 +325,20 @@ def _measure_knn(cfg, encoder, recipe, probe):
     )
 
 
-def _knn_monitor(cfg, encoder, recipe, probe):
-    if probe is None:
-        return []
-
-    def measure():
-        return _measure_knn(cfg, encoder, recipe, probe)
-
-    return [callbacks.KNN(measure, cfg.knn_every, cfg.epochs)]
-
-
-def _begin(cfg, run_dir, board, model, recipe, source, probe):
+def _begin(cfg, run_dir, board, recipe, source, knn_accuracy):
     """Writes what does not change: environment, flags, a picture of the views, kNN before."""
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
     environment = runs.environment(keras.backend.backend(), distribute.devices(), data)
     runs.write_json(run_dir / "environment.json", environment)
     board.add_text("flags", "    " + config.to_flagfile(cfg).replace("\n", "\n    "))
-    grid = preview_grid(cfg, recipe, source, pairs=16)
+    with distribute.alone():
+        grid = preview_grid(cfg, recipe, source, pairs=16)
     (run_dir / "plots").mkdir(exist_ok=True)
-    _write_png(run_dir / "plots" / "views.png", grid)
+    plots.write_png(run_dir / "plots" / "views.png", grid)
     board.add_image("augmented_pairs", grid, 0, dataformats="HWC")
-    if probe is not None:
+    if knn_accuracy is not None:
         row = dict.fromkeys(("loss", "z_std", "learning_rate", "images_per_second", "seconds"))
-        row = {"epoch": 0, "step": 0, **row}
-        row["knn_accuracy"] = _measure_knn(cfg, model.encoder, recipe, probe)
+        row = {"epoch": 0, "step": 0, **row, "knn_accuracy": knn_accuracy}
         runs.append_metrics(run_dir, row)
         callbacks.write_scalars(board, row)
 
@@ -325,12 +376,6 @@ def preview_grid(cfg, recipe, source, pairs):
     return plots.pair_grid(x1.astype("uint8"), x2.astype("uint8"), zoom=max(1, 96 // recipe.size))
 
 
-def _write_png(path, image):
-    from PIL import Image
-
-    Image.fromarray(image).save(path)
-
-
 def _headline(cfg, source, model, steps, run_dir, first_epoch):
     resumed = f"resumes after epoch {first_epoch}" if first_epoch else "starts"
     return (
@@ -339,16 +384,17 @@ def _headline(cfg, source, model, steps, run_dir, first_epoch):
         f"{steps} steps of {cfg.batch_size // cfg.gradient_accumulation}, "
         f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
         f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"
+        + (f" in {distribute.processes()} processes" if distribute.processes() > 1 else "")
     )
 
 
-def _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began):
+def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, began):
     rows = runs.read_metrics(run_dir)
     trained = [row for row in rows if row["epoch"] > 0]
     earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
     plots.curves(rows, run_dir / "plots" / "curves.png", f"{cfg.method} on {source.name}")
     shown = probe.queries or probe.bank if probe else source
-    features = _embed(encoder, recipe, shown)
+    features = _embed(encode, recipe, shown)
     plots.embedding_map(
         features,
         shown.labels,
@@ -357,7 +403,7 @@ def _finish(cfg, run_dir, encoder, recipe, source, probe, first_epoch, began):
         f"features of {shown.name} after {cfg.epochs} epochs (t-SNE)",
         seed=cfg.seed,
     )
-    with _dtype_policy("float32"):
+    with _dtype_policy("float32"), distribute.alone():
         plain = build_encoder(cfg, recipe.size)  # no mixed precision, no replicas
     plain.set_weights(encoder.get_weights())
     export.save_encoder(plain, run_dir, recipe.eval_crop)

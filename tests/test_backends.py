@@ -133,11 +133,13 @@ def test_digits_without_tensorflow(backend, tmp_path):
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_photographs_and_arrays_without_tensorflow(backend, photos, tmp_path):
-    assert pretrain(backend, tmp_path / "a", f"--dataset=folder:{photos}", "--batch_size=8")
+    unlabelled = pretrain(backend, tmp_path / "a", f"--dataset=folder:{photos}", "--batch_size=8")
     pixels = [np.asarray(Image.open(p).resize((24, 24))) for p in sorted(photos.iterdir())]
     np.savez(tmp_path / "photos.npz", images=np.stack(pixels))
     flags = [f"--dataset=npz:{tmp_path / 'photos.npz'}", "--batch_size=8"]
-    assert pretrain(backend, tmp_path / "b", *flags)
+    arrays = pretrain(backend, tmp_path / "b", *flags)
+    for result in (unlabelled, arrays):
+        assert -1 < result["loss"] < 1 and result["z_std"] > 0 and result["knn_accuracy"] is None
 
 
 @pytest.mark.parametrize("backend", OTHERS)
@@ -145,7 +147,7 @@ def test_photographs_and_arrays_without_tensorflow(backend, photos, tmp_path):
     ("flags", "words"),
     [
         (["--augment=host"], ("tensorflow", "--augment=device")),
-        (["--strategy=mirrored"], ("TensorFlow backend",)),
+        (["--strategy=mirrored"], ("TensorFlow backend", "strategy='auto'")),
         (["--dataset=cifar10"], ("tensorflow-datasets", "folder:PATH")),
     ],
 )
@@ -155,6 +157,21 @@ def test_what_needs_tensorflow_says_so(backend, flags, words, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--process_id=1"], ("job_addresses",)),
+        (["--job_addresses=127.0.0.1:1", "--num_processes=2"], ("JAX backend",)),
+    ],
+)
+def test_several_processes_need_an_address_and_jax(flags, words, tmp_path):
+    command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={tmp_path / 'run'}"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_backend_that_is_not_installed_is_named(tmp_path):

@@ -86,3 +86,53 @@ def test_the_command_trains_on_two_replicas(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
     norms = [x for x in loaded.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert norms and not any(layer.synchronized for layer in norms)
+
+
+# Two views of three batches, made on the device by two replicas and by one; argv: mistake.
+VIEWS = """
+import sys
+import numpy as np, tensorflow as tf
+from simsiam_keras import distribute
+from simsiam_keras.augment import DIGITS
+from simsiam_keras.augment.device import TwoViews
+
+if sys.argv[1] == "same_rows":
+    distribute.replica = lambda: 0
+images = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), dtype="uint8")
+plain = TwoViews(DIGITS, seed=3)
+expected = [plain(images[i : i + 8], training=True) for i in (0, 8, 16)]
+with distribute.scope("mirrored", 2):
+    layer = TwoViews(DIGITS, seed=3)
+    strategy = tf.distribute.get_strategy()
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(8, drop_remainder=True)
+    step = tf.function(lambda x: strategy.run(lambda x: layer(x, training=True), (x,)))
+    for pair, batch in zip(expected, strategy.experimental_distribute_dataset(batches)):
+        for one, two in zip(pair, step(batch)):
+            two = np.concatenate(strategy.experimental_local_results(two))
+            np.testing.assert_array_equal(two, one)
+"""
+
+
+@pytest.mark.parametrize("mistake", ["", "same_rows"])
+def test_replicas_make_the_views_of_one_device(mistake):
+    # The CPU must be split before TensorFlow uses it.
+    script = "from simsiam_keras import distribute\ndistribute.scope('none', 2)" + VIEWS
+    command = [sys.executable, "-c", script, mistake]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode == 0) == (mistake == ""), done.stderr[-2000:]
+    assert mistake == "" or "AssertionError" in done.stderr
+
+
+def test_device_views_train_on_two_replicas(tmp_path):
+    losses = []
+    for flags in ([], ["--strategy=mirrored", "--virtual_devices=2"]):
+        run_dir = tmp_path / str(len(flags))
+        command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={run_dir}"]
+        command += "--augment=device --epochs=2 --batch_size=256 --recipe=digits --jit=off".split()
+        command += "--encoder=resnet10 --stem=stride2 --width=4 --output_dim=16".split()
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-2000:]
+        rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+        losses.append([row["loss"] for row in rows if row["epoch"]])
+    # A batch that is lost or doubled moves the loss by 1e-2, rounding by 1e-4.
+    np.testing.assert_allclose(*losses, atol=1e-3)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from simsiam_keras import distribute
 from simsiam_keras.augment.recipe import Recipe
 
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
@@ -69,7 +70,9 @@ class TwoViews(keras.layers.Layer):
                 f"Received: shape={tuple(images.shape)}"
             )
         count = sum(widths(self.recipe).values())
-        draws = uniform(self.seed, self.step, ops.shape(images)[0], 2 * count)
+        n = ops.shape(images)[0]
+        # A replica continues the rows of the one before it, as if there were one large batch.
+        draws = uniform(self.seed, self.step, n, 2 * count, first=distribute.replica() * n)
         draws = ops.concatenate([draws[:, :count], draws[:, count:]])
         views = augment(ops.concatenate([images, images]), draws, self.recipe)
         if training:

@@ -1,0 +1,137 @@
+"""JAX on several devices and in several processes; in the environment that `make backends` makes."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+PYTHON = ROOT / ".venv-jax" / "bin" / "python"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="needs `make backends`"),
+]
+FLAGS = (
+    "pretrain --backend=jax --augment=device --recipe=digits --encoder=resnet10 --stem=stride2 "
+    "--width=4 --output_dim=16 --predictor_hidden=4 --batch_size=256 --probe_dataset=none"
+).split()
+# What a process must not do: read the part of the batch that another reads.
+SAME_PART = """
+import functools, sys
+from simsiam_keras import __main__, train
+right = train.pipeline.training_images
+train.pipeline.training_images = lambda *a: right(*a[:-1], (0, a[-1][1]))
+sys.exit(__main__.main())
+"""
+
+
+def start(*flags, code=None, **variables):
+    command = [str(PYTHON), *(["-c", code] if code else ["-m", "simsiam_keras"]), *FLAGS, *flags]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(*flags, code=None):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    flags = [*flags, "--num_processes=2"]
+    # The first by flags, the second by the environment.
+    first = start(*flags, f"--job_addresses={address}", "--process_id=0", code=code)
+    second = start(
+        *flags,
+        code=code,
+        KERAS_DISTRIBUTION_JOB_ADDRESSES=address,
+        KERAS_DISTRIBUTION_PROCESS_ID="1",
+    )
+    return first, second
+
+
+def finish(*processes):
+    for process in processes:
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err[-3000:]
+    return out, err
+
+
+def weights(run_dir, epoch):
+    with np.load(run_dir / "checkpoints" / f"epoch_{epoch:05d}.npz") as saved:
+        return np.concatenate([np.ravel(saved[name]) for name in saved.files])
+
+
+def losses(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def assert_same(a, b):
+    np.testing.assert_allclose(losses(a), losses(b), atol=1e-4)
+    np.testing.assert_allclose(weights(a, 2), weights(b, 2), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("one") / "run"
+    finish(start("--epochs=2", f"--run_dir={run_dir}"))
+    return run_dir
+
+
+def test_two_devices_equal_one(one, tmp_path):
+    run = start("--epochs=2", f"--run_dir={tmp_path / 'run'}", "--virtual_devices=2")
+    finish(run)
+    assert_same(tmp_path / "run", one)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["devices"] == ["cpu:0", "cpu:1"]
+
+
+def test_two_processes_equal_one_and_only_the_first_writes(one, tmp_path):
+    out, err = finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}"))
+    assert_same(tmp_path / "run", one)
+    assert len(losses(tmp_path / "run")) == 2  # not a row from each process
+    assert "pretrain" not in out and "epoch" not in err  # the second process says nothing
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_two_processes_that_read_the_same_images_do_not(one, tmp_path):
+    finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}", code=SAME_PART))
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "run", one)
+
+
+def test_a_killed_process_ends_the_run_and_one_process_goes_on(tmp_path):
+    run_dir = tmp_path / "run"
+    flags = ["--epochs=30", f"--run_dir={run_dir}"]
+    first, second = start_two(*flags)
+    metrics = run_dir / "metrics.jsonl"
+    for _ in range(3000):
+        if metrics.exists() and len(losses(run_dir)) >= 2:
+            break
+        time.sleep(0.1)
+    second.kill()
+    second.communicate()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "another of the 2 processes of this run has ended" in err and "Traceback" not in err
+    before = losses(run_dir)
+    assert 2 <= len(before) < 30 and not (run_dir / "result.json").exists()
+    _, err = finish(start(*flags))
+    assert f"resumes after epoch {len(before)}" in err
+    assert losses(run_dir)[: len(before)] == before and len(losses(run_dir)) == 30
+
+
+def test_what_stands_in_the_way_is_said_by_every_process(one):
+    for process in start_two("--epochs=2", f"--run_dir={one}"):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "holds a finished run" in err and "Traceback" not in err
