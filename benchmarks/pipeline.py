@@ -13,32 +13,16 @@ brightness, contrast, hue and crop are not the paper's, so it is compared for sp
 import argparse
 import functools
 import importlib.util
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
-from importlib import metadata
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-from PIL import Image
-
+from benchmarks import common
 from simsiam_keras.augment import CIFAR
-
-ROOT = Path(__file__).resolve().parents[1]
-BACKENDS = ("tensorflow", "jax", "torch")
-
-
-def smooth_images(n, size, seed=0):
-    """Random smooth colour images, uint8 `[n, size, size, 3]`."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), "uint8")
-    pictures = (Image.fromarray(pixels).resize((size, size)) for pixels in coarse)
-    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def batches(images, batch_size, views):
@@ -147,52 +131,25 @@ def views_per_second(iterator, batch_size, seconds):
     return drawn / (time.perf_counter() - start)
 
 
-def versions(packages):
-    """Installed packages and their versions."""
-    return ", ".join(
-        f"{package} {metadata.version(package)}"
-        for package in packages
-        if importlib.util.find_spec(package.replace("-", "_"))
-    )
-
-
-def serve(arguments):
-    """Be the process of one backend: a rate for every line that comes in."""
-    iterator = device_engine(smooth_images(4096, 32), arguments.batch_size)
+def serve_device_engine(arguments):
+    """Be the process of one backend."""
+    iterator = device_engine(common.smooth_images(4096, 32), arguments.batch_size)
     next(iterator)
-    backend = os.environ["KERAS_BACKEND"]
-    print(versions((backend, "keras")), flush=True)
-    for _ in sys.stdin:
-        rate = views_per_second(iterator, arguments.batch_size, arguments.seconds)
-        print(json.dumps(rate), flush=True)
 
+    def turn(_):
+        return views_per_second(iterator, arguments.batch_size, arguments.seconds)
 
-class Process:
-    """A contender in another process, idle but for its turns."""
-
-    def __init__(self, python, backend):
-        self.process = subprocess.Popen(
-            [python, __file__, *sys.argv[1:], "--serve"],
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.versions = self.process.stdout.readline().strip()
-
-    def __call__(self):
-        print("go", file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+    common.serve(common.versions((os.environ["KERAS_BACKEND"], "keras")), turn)
 
 
 def device_engines():
     """The device engine's processes, one for each backend that can run."""
-    for backend in BACKENDS:
-        python = ROOT / f".venv-{backend}" / "bin" / "python"
-        if python.exists():
-            yield f"device, {backend}", Process(str(python), backend)
-        elif importlib.util.find_spec(backend):
-            yield f"device, {backend}", Process(sys.executable, backend)
+    arguments = (*sys.argv[1:], "--serve")
+    engines = {f"device, {backend}": (backend, *arguments) for backend in common.BACKENDS}
+    running, left_out = common.start("benchmarks.pipeline", engines)
+    for name, reason in left_out.items():
+        print(f"{name}: skipped, {reason}")
+    return running
 
 
 def host_engines(arguments):
@@ -202,7 +159,7 @@ def host_engines(arguments):
         "stock keras_cv": (stock_keras_cv, ("tensorflow", "keras_cv")),
         "torchvision on PIL": (torchvision_on_pil, ("torch", "torchvision")),
     }
-    images = smooth_images(4096, 32)
+    images = common.smooth_images(4096, 32)
     for name, (make, needs) in makers.items():
         missing = [package for package in needs if not importlib.util.find_spec(package)]
         if missing:
@@ -215,26 +172,15 @@ def host_engines(arguments):
         )
 
 
-def cpu():
-    """The processor's name, where the system tells."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
-        return ", ".join(names)
-    except OSError:
-        return platform.processor() or platform.machine()
-
-
 def report(rates, contenders, arguments):
     """Print what was measured, on what and how."""
-    here = versions(("tensorflow", "keras", "keras-cv", "torchvision", "numpy"))
-    load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    print(f"machine    {os.cpu_count()} cores, {cpu()}; load average {load}")
+    here = common.versions(("tensorflow", "keras", "keras-cv", "torchvision", "numpy"))
+    print(f"machine    {common.machine()}")
     print(f"versions   Python {platform.python_version()}, {here}")
     for name, contender in contenders.items():
-        if isinstance(contender, Process):
-            print(f"           {name}: {contender.versions}")
-    print(f"command    python -m benchmarks.pipeline {' '.join(sys.argv[1:])}")
+        if isinstance(contender, common.Process):
+            print(f"           {name}: {contender.hello}")
+    print(f"command    {common.command('benchmarks.pipeline')}")
     print(
         f"protocol   CIFAR recipe, 32 px, batch {arguments.batch_size}, "
         f"{arguments.repeats} repeats of {arguments.seconds:g} s, interleaved\n"
@@ -254,9 +200,9 @@ def main():
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        return serve(arguments)
+        return serve_device_engine(arguments)
 
-    contenders = {**dict(host_engines(arguments)), **dict(device_engines())}
+    contenders = {**dict(host_engines(arguments)), **device_engines()}
     rates = {name: [] for name in contenders}
     for repeat in range(arguments.repeats + 1):
         for name, measure in contenders.items():
