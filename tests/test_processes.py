@@ -1,9 +1,10 @@
-"""JAX on several devices and in several processes; in the environment that `make backends` makes."""
+"""JAX on several devices and in several processes, in the environment of `make backends`."""
 
 import json
 import os
 import socket
 import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -30,12 +31,21 @@ sys.exit(__main__.main())
 """
 
 
+# Compiling takes most of a run's time; the processes of all tests share what was compiled.
+CACHE = tempfile.TemporaryDirectory()
+
+
 def start(*flags, code=None, **variables):
     command = [str(PYTHON), *(["-c", code] if code else ["-m", "simsiam_keras"]), *FLAGS, *flags]
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_COMPILATION_CACHE_DIR": CACHE.name,
+            **variables,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
