@@ -50,7 +50,8 @@ class Snapshot(keras.layers.Layer):
         self.kept = []
         for i, weight in enumerate(_weights(encoder, projector)):
             self.kept.append(_state(self, weight.shape, weight.dtype, f"kept_{i}"))
-            self.kept[-1].assign(weight)
+            # A buffer of its own: JAX donates those of both to the step.
+            self.kept[-1].assign(ops.copy(weight.value))
         self.built = True
 
     def call(self, views, z, index, encoder, projector, training=False):
@@ -58,7 +59,7 @@ class Snapshot(keras.layers.Layer):
         if training:
             first = ops.equal(self.step % self.steps, 0)
             for kept, weight in zip(self.kept, weights, strict=True):
-                kept.assign(ops.where(first, weight, kept))
+                kept.assign(ops.where(first, weight.value, kept.value))
             self.step.assign_add(1)
         # Other variables, such as seeds, keep their values. What a forward pass in this scope
         # assigns is dropped, so that running statistics are not updated twice.
@@ -126,11 +127,11 @@ class MovingAverage(keras.layers.Layer):
                 "{'views': (x1, x2), 'index': index}, or {'images': images, 'index': index} with "
                 "an `augmenter`. Received: no index"
             )
-        m, eta = self.momentum, ops.take(self.memory, index, axis=0)
+        m, eta = self.momentum, ops.take(self.memory.value, index, axis=0)
         new = {i: m * eta + (1 - m) * ops.cast(z_i, "float32") for i, z_i in z.items()}
         if training:
             mean = sum(new.values()) / len(new)
-            self.memory.assign(ops.scatter_update(self.memory, index[:, None], mean))
+            self.memory.assign(ops.scatter_update(self.memory.value, index[:, None], mean))
         return new
 
     def get_config(self):
