@@ -16,6 +16,7 @@ _MODULES = (
     "losses",
     "optimizers",
     "schedules",
+    "targets",
 )
 _NAMES = {
     "SimSiam": "simsiam_keras.methods.simsiam",

@@ -6,6 +6,7 @@ the commands' functions take these dataclasses, which a script can build as well
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,37 @@ class Pretrain(Common, Views):
     output_dim: int = option(2048, "Width d of the outputs z and p.", minimum=1)
     output_affine: bool = option(False, "Scale and offset in the projector's last BN.")
     predictor_hidden: int = option(512, "Width of the predictor's bottleneck.", minimum=1)
-    stop_gradient: bool = option(True, "False removes the stop-gradient: watch it collapse.")
+    stop_gradient: bool = option(
+        True, "False removes the stop-gradient: watch it collapse (section 4.1)."
+    )
+    predictor: str = option(
+        "mlp",
+        "h: `mlp`, learned; `none`, p = z; `fixed`, as initialized (section 4.2); "
+        "`moving_average`, p = z and a memory of each image's z as target (section 5.2).",
+        choices=("mlp", "none", "fixed", "moving_average"),
+    )
+    batch_norm: str = option(
+        "default",
+        "BN in the heads: `none`; `hidden` layers; `default`, also the projector's output; "
+        "`all`, also the predictor's (section 4.4, table 3).",
+        choices=("default", "none", "hidden", "all"),
+    )
+    similarity: str = option(
+        "cosine",
+        "D: negative cosine, or cross-entropy of softmaxes over the d channels (section 4.5).",
+        choices=("cosine", "cross_entropy"),
+    )
+    symmetrization: str = option(
+        "sym",
+        "`sym`: both views predict; `asym`: one does; `asym2x`: one of each of two pairs "
+        "(section 4.6).",
+        choices=("sym", "asym", "asym2x"),
+    )
+    alternate_steps: str = option(
+        "1",
+        "Optimizer steps that targets are made from the same weights, or `epoch`; 1 is SimSiam "
+        "(section 5.2).",
+    )
 
     epochs: int = option(800, "Passes over the images.", minimum=1)
     batch_size: int = option(512, "Images in an optimizer step.", minimum=2)
@@ -98,7 +129,7 @@ class Pretrain(Common, Views):
     momentum: float = option(0.9, "Momentum of SGD.", minimum=0)
     weight_decay: float = option(5e-4, "Coupled weight decay, on every parameter.", minimum=0)
     predictor_lr: str = option(
-        "decayed", "Learning rate of the predictor.", choices=("decayed", "constant")
+        "decayed", "Learning rate of the predictor (section 4.2).", choices=("decayed", "constant")
     )
     precision: str = option(
         "float32", "Arithmetic.", choices=("float32", "mixed_bfloat16", "mixed_float16")
@@ -139,6 +170,36 @@ class Pretrain(Common, Views):
                 "--warmup_epochs must be below --epochs. Received: "
                 f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
             )
+        if not re.fullmatch("epoch|[1-9][0-9]*", self.alternate_steps):
+            raise ValueError(
+                "--alternate_steps must be a whole number of at least 1, or `epoch`. "
+                f"Received: {self.alternate_steps}"
+            )
+        for sentence in _contradictions(self):
+            raise ValueError(sentence)
+
+
+def _contradictions(cfg):
+    """A sentence for each of the paper's ablations that do not go together."""
+    remembers, alternates = cfg.predictor == "moving_average", cfg.alternate_steps != "1"
+    if cfg.predictor_lr == "constant" and cfg.predictor != "mlp":
+        yield f"--predictor_lr=constant needs a predictor that learns, not {cfg.predictor}"
+    if cfg.batch_norm == "all" and cfg.predictor in ("none", "moving_average"):
+        yield f"--batch_norm=all needs a predictor to normalize, not {cfg.predictor}"
+    if cfg.batch_norm in ("none", "hidden") and cfg.output_affine:
+        yield f"--output_affine needs BN on the output, not --batch_norm={cfg.batch_norm}"
+    if remembers and alternates:
+        yield "--predictor=moving_average and --alternate_steps both make the targets; use one"
+    if remembers and cfg.similarity != "cosine":
+        yield (
+            "--predictor=moving_average needs --similarity=cosine: its memory starts at zero, and "
+            "only the cosine does not see lengths"
+        )
+    if (remembers or alternates) and not cfg.stop_gradient:
+        yield (
+            "--stop_gradient=false has no effect on the targets of --predictor=moving_average and "
+            "--alternate_steps, which are constants"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The commands that read an encoder or a run: linear-probe, knn, embed, export, preview."""
 
+import json
 import time
 from pathlib import Path
 
@@ -176,7 +177,8 @@ def export_checkpoint(cfg, console=None):
         raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
     trained = config.parse("pretrain", [f"--flagfile={source_dir / 'flags.cfg'}"])
     recipe = train.recipe_of(trained)
-    model, _ = train.build_model(trained, recipe, steps=1)
+    images = json.loads((source_dir / "environment.json").read_text())["data"]["images"]
+    model, _ = train.build_model(trained, recipe, steps=1, images=images)
     epoch = runs.restore_checkpoint(source_dir, model)
     if epoch == 0:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")

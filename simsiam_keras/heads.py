@@ -5,6 +5,14 @@ from typing import NamedTuple
 
 import keras
 
+# Whether the hidden and the output layers of a head are normalized. Table 3 of the paper.
+BATCH_NORM = {
+    "none": {"projector": (False, False), "predictor": (False, False)},
+    "hidden": {"projector": (True, False), "predictor": (True, False)},
+    "default": {"projector": (True, True), "predictor": (True, False)},
+    "all": {"projector": (True, True), "predictor": (True, True)},
+}
+
 
 class Row(NamedTuple):
     """One linear layer of a head and what follows it.
@@ -22,7 +30,7 @@ class Row(NamedTuple):
     relu: bool = True
 
 
-def projector(dim=2048, *, layers=2, output_affine=False):
+def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
     """The projection MLP's table.
 
     "The projection MLP (in f) has BN applied to each fully-connected layer, including its output
@@ -34,12 +42,14 @@ def projector(dim=2048, *, layers=2, output_affine=False):
         dim: width d of every layer and of the output z.
         layers: number of linear layers, at least 1.
         output_affine: whether the output normalization learns a scale and an offset.
+        batch_norm: which layers are normalized, a key of `BATCH_NORM` (section 4.4).
 
     Returns:
         A tuple of `Row`.
 
     Raises:
-        ValueError: if `layers` or `dim` is below 1.
+        ValueError: if `layers` or `dim` is below 1, `batch_norm` is unknown, or `output_affine` is
+            asked of an output without normalization.
 
     Example:
     >>> [row.relu for row in projector(512, layers=3)]
@@ -52,10 +62,17 @@ def projector(dim=2048, *, layers=2, output_affine=False):
         raise ValueError(
             f"`layers` and `dim` must be at least 1. Received: layers={layers}, dim={dim}"
         )
-    return (Row(dim),) * (layers - 1) + (Row(dim, affine=output_affine, relu=False),)
+    hidden_norm, output_norm = _normalized("projector", batch_norm)
+    if output_affine and not output_norm:
+        raise ValueError(
+            "`output_affine` must be False where the output is not normalized. "
+            f"Received: output_affine={output_affine}, batch_norm={batch_norm!r}"
+        )
+    output = Row(dim, norm=output_norm, affine=output_affine, relu=False)
+    return (Row(dim, norm=hidden_norm),) * (layers - 1) + (output,)
 
 
-def predictor(hidden=512):
+def predictor(hidden=512, *, batch_norm="default"):
     """The prediction MLP's table.
 
     "The prediction MLP (h) has BN applied to its hidden fc layers. Its output fc does not have BN
@@ -64,26 +81,29 @@ def predictor(hidden=512):
 
     Args:
         hidden: width of the bottleneck, d / 4 in the paper.
+        batch_norm: which layers are normalized, a key of `BATCH_NORM` (section 4.4); with `"all"`
+            the output's normalization learns a scale and an offset, which the paper leaves open.
 
     Returns:
         A tuple of `Row`; the output is as wide as the input.
 
     Raises:
-        ValueError: if `hidden` is below 1.
+        ValueError: if `hidden` is below 1 or `batch_norm` is unknown.
 
     Reference:
         Chen & He, https://arxiv.org/abs/2011.10566, section 3
     """
     if hidden < 1:
         raise ValueError(f"`hidden` must be at least 1. Received: hidden={hidden}")
-    return (Row(hidden), Row(None, norm=False, relu=False))
+    hidden_norm, output_norm = _normalized("predictor", batch_norm)
+    return (Row(hidden, norm=hidden_norm), Row(None, norm=output_norm, relu=False))
 
 
 def build(head, input_dim, name):
     """Builds a table of rows as a Keras model; a Keras layer is returned as it is.
 
     Args:
-        head: a sequence of `Row`, or a `keras.layers.Layer`.
+        head: a sequence of `Row`, empty for the identity, or a `keras.layers.Layer`.
         input_dim: width of the head's input.
         name: name of the model, which its layers' names begin with.
 
@@ -107,6 +127,19 @@ def build(head, input_dim, name):
     return keras.Model(inputs, z, name=name)
 
 
+def freeze(head):
+    """Keeps a head's weights where they are, while its batch normalization goes on.
+
+    `head.trainable = False` would also put batch normalization in inference mode, so the variables
+    are frozen one by one. Neither gradients nor weight decay reach them; running statistics move.
+
+    Args:
+        head: a built `keras.layers.Layer`.
+    """
+    for variable in head.trainable_variables:
+        variable.trainable = False
+
+
 def batch_norm(**kwargs):
     """`BatchNormalization` with the constants that PyTorch, and so the paper, use.
 
@@ -114,6 +147,14 @@ def batch_norm(**kwargs):
     batch wherever more than one replica trains (see `distribute.synchronize`).
     """
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **kwargs)
+
+
+def _normalized(head, batch_norm):
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(
+            f"`batch_norm` must be one of {tuple(BATCH_NORM)}. Received: batch_norm={batch_norm!r}"
+        )
+    return BATCH_NORM[batch_norm][head]
 
 
 def _linear(fan_in, units, use_bias, name):

@@ -24,8 +24,7 @@ def l2_normalize(x, axis=-1):
     Returns:
         A tensor of the shape of `x`.
     """
-    if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16"):
-        x = ops.cast(x, "float32")
+    x = _at_least_float32(x)
     return x * ops.rsqrt(ops.sum(ops.square(x), axis=axis, keepdims=True) + EPSILON)
 
 
@@ -79,3 +78,62 @@ class NegativeCosineSimilarity(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return negative_cosine_similarity(y_pred, y_true)
+
+
+def cross_entropy_similarity(p, z):
+    """The paper's other similarity, `D(p, z) = -softmax(z) . log softmax(p)`, per sample.
+
+    The softmax is over the d channels, which become pseudo-categories. It is at least the entropy
+    of softmax(z), which it reaches where p is z plus any constant, and has no upper bound; log(d)
+    where p is zero. Unlike the cosine it depends on the vectors' lengths. Neither argument is held
+    constant.
+
+    Args:
+        p: predictions, `[n, d]`.
+        z: targets, `[n, d]`.
+
+    Returns:
+        `[n]` values, float32 or wider.
+
+    Example:
+    >>> import numpy as np
+    >>> z = np.log([[0.5, 0.25, 0.25]])
+    >>> round(float(cross_entropy_similarity(np.zeros([1, 3]), z)[0]), 4)  # log(3)
+    1.0986
+
+    Reference:
+        Chen & He, Exploring Simple Siamese Representation Learning, section 4.5,
+        https://arxiv.org/abs/2011.10566
+    """
+    p, z = _at_least_float32(p), _at_least_float32(z)
+    return -ops.sum(ops.softmax(z, axis=-1) * ops.log_softmax(p, axis=-1), axis=-1)
+
+
+@keras.saving.register_keras_serializable("simsiam_keras")
+class CrossEntropySimilarity(keras.losses.Loss):
+    """`cross_entropy_similarity` under Keras's reduction, as `loss(z, p)`.
+
+    Args:
+        reduction: as in `keras.losses.Loss`; default `"sum_over_batch_size"`.
+        name: default `"cross_entropy_similarity"`.
+        dtype: as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="cross_entropy_similarity",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+
+    def call(self, y_true, y_pred):
+        return cross_entropy_similarity(y_pred, y_true)
+
+
+SIMILARITIES = {"cosine": NegativeCosineSimilarity, "cross_entropy": CrossEntropySimilarity}
+
+
+def _at_least_float32(x):
+    half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+    return ops.cast(x, "float32") if half else x

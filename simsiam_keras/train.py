@@ -22,11 +22,13 @@ from simsiam_keras import (
     plots,
     runs,
     schedules,
+    targets,
 )
 from simsiam_keras.augment.recipe import RECIPES
 from simsiam_keras.data import pipeline, sources
 from simsiam_keras.evaluation import embeddings, knn, linear
 from simsiam_keras.methods import METHODS
+from simsiam_keras.methods.simsiam import views_of
 
 # Below this width XLA's convolutions on a CPU are slower than TensorFlow's own, several times so at
 # 24 and 32 channels; at 64 they are faster.
@@ -78,7 +80,7 @@ def _pretrain(cfg, run_dir, first, console):
     steps = pipeline.steps_per_epoch(len(source), micro_batch)
     _check_replicas(cfg, micro_batch)
     probe = _load_probe(cfg, source, say)
-    model, schedule = build_model(cfg, recipe, steps)
+    model, schedule = build_model(cfg, recipe, steps, len(source))
     encode = _encode(cfg, recipe, model.encoder)
     measure = functools.partial(_measure_knn, cfg, encode, recipe, probe) if probe else None
 
@@ -168,13 +170,14 @@ def build_encoder(cfg, size):
     return encoders.ENCODERS[cfg.encoder](shape, cfg.stem, cfg.width, cfg.zero_init_residual)
 
 
-def build_model(cfg, recipe, steps):
+def build_model(cfg, recipe, steps, images=1):
     """The compiled model that the flags describe.
 
     Args:
         cfg: a `config.Pretrain`.
         recipe: the augmentation recipe, of the views' size.
         steps: optimizer calls in an epoch.
+        images: training images, which `--predictor=moving_average` remembers; default 1.
 
     Returns:
         `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
@@ -182,17 +185,38 @@ def build_model(cfg, recipe, steps):
     model = METHODS[cfg.method](
         build_encoder(cfg, recipe.size),
         projector=heads.projector(
-            cfg.output_dim, layers=cfg.projector_layers, output_affine=cfg.output_affine
+            cfg.output_dim,
+            layers=cfg.projector_layers,
+            output_affine=cfg.output_affine,
+            batch_norm=cfg.batch_norm,
         ),
-        predictor=heads.predictor(cfg.predictor_hidden),
-        augmenter=_device_views(cfg, recipe) if cfg.augment == "device" else None,
+        predictor=heads.predictor(cfg.predictor_hidden, batch_norm=cfg.batch_norm)
+        if cfg.predictor in ("mlp", "fixed")
+        else (),
+        augmenter=_device_views(cfg, recipe, views_of(cfg.symmetrization))
+        if cfg.augment == "device"
+        else None,
         stop_gradient=cfg.stop_gradient,
+        fixed_predictor=cfg.predictor == "fixed",
+        similarity=cfg.similarity,
+        symmetrization=cfg.symmetrization,
+        targets=_targets(cfg, steps, images),
     )
     distribute.synchronize(model)
     peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
     schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
     model.compile(optimizer=_optimizer(cfg, model, schedule, peak), jit_compile=jit_compile(cfg))
     return model, schedule
+
+
+def _targets(cfg, steps, images):
+    if cfg.predictor == "moving_average":
+        return targets.MovingAverage(images)
+    if cfg.alternate_steps == "epoch":
+        return targets.Snapshot(steps)
+    if cfg.alternate_steps == "1":
+        return None  # the targets that SimSiam has
+    return targets.Snapshot(int(cfg.alternate_steps) * cfg.gradient_accumulation)
 
 
 def jit_compile(cfg):
@@ -221,9 +245,11 @@ def _optimizer(cfg, model, schedule, peak):
 
 def _dataset(cfg, recipe, source, batch_size, first_epoch):
     """Batches for `fit`: views made on the host, or images for the model's augmenter."""
+    epochs = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
+    with_index = cfg.predictor == "moving_average"
     if cfg.augment == "host":
-        views = _host_views(recipe)
-        return pipeline.training_views(source, views, batch_size, cfg.seed, first_epoch, cfg.epochs)
+        views = _host_views(recipe, views_of(cfg.symmetrization))
+        return pipeline.training_views(source, views, batch_size, **epochs, with_index=with_index)
     size = None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
     part = (distribute.process(), distribute.processes())
     batches = functools.partial(
@@ -231,16 +257,15 @@ def _dataset(cfg, recipe, source, batch_size, first_epoch):
         source,
         batch_size,
         size,
-        cfg.seed,
-        first_epoch,
-        cfg.epochs,
-        part,
+        **epochs,
+        with_index=with_index,
+        part=part,
     )
     shape = source.image_shape if size is None else (size, size, 3)
     return distribute.feed(batches, (batch_size, *shape))
 
 
-def _host_views(recipe):
+def _host_views(recipe, count=2):
     try:
         from simsiam_keras.augment import host
     except ImportError as error:
@@ -248,13 +273,13 @@ def _host_views(recipe):
             f"--augment=host needs tensorflow and keras-cv ({error.name} is not installed): "
             "install requirements.txt, or use --augment=device"
         ) from error
-    return host.TwoViews(recipe)
+    return host.TwoViews(recipe, count)
 
 
-def _device_views(cfg, recipe):
+def _device_views(cfg, recipe, count=2):
     from simsiam_keras.augment import device
 
-    return device.TwoViews(recipe, cfg.seed)
+    return device.TwoViews(recipe, cfg.seed, count)
 
 
 @dataclasses.dataclass(frozen=True)

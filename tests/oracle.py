@@ -36,13 +36,40 @@ def distance_gradient(p, z):
     return np.array(rows)
 
 
-def algorithm_1(p1, p2, z1, z2):
+def algorithm_1(p1, p2, z1, z2, D=distance):  # noqa: N803 - the paper's name
     """`L = D(p1, z2)/2 + D(p2, z1)/2`, D a mean over the batch. Algorithm 1."""
+    return sum(D(p1, z2)) / len(p1) / 2 + sum(D(p2, z1)) / len(p2) / 2
 
-    def D(p, z):  # noqa: N802 - the paper's name
-        return sum(distance(p, z)) / len(p)
 
-    return D(p1, z2) / 2 + D(p2, z1) / 2
+def softmax(v):
+    """`exp(v_j) / sum_k exp(v_k)` of one vector, by the definition."""
+    powers = [math.exp(float(a)) for a in v]
+    return [a / sum(powers) for a in powers]
+
+
+def cross_entropy(p, z):
+    """`D(p, z) = -softmax(z) . log softmax(p)` for each row. Section 4.5."""
+    return np.array(
+        [
+            -sum(b * math.log(a) for a, b in zip(softmax(p_i), softmax(z_i), strict=True))
+            for p_i, z_i in zip(p, z, strict=True)
+        ]
+    )
+
+
+def cross_entropy_gradient(p, z):
+    """`dD / dp` for each row with z constant: `softmax(p) - softmax(z)`."""
+    return np.array(
+        [
+            [a - b for a, b in zip(softmax(p_i), softmax(z_i), strict=True)]
+            for p_i, z_i in zip(p, z, strict=True)
+        ]
+    )
+
+
+def asymmetric(p, z, D=distance):  # noqa: N803 - the paper's name
+    """`L = D(p, z)`, a mean over the batch. Equation 3."""
+    return sum(D(p, z)) / len(p)
 
 
 def output_std(z):

@@ -107,6 +107,71 @@ def test_another_optimizer_is_told_apart(backend, reference):
         assert_same(wrong, np.load(reference / "tensorflow.npz"))
 
 
+# Four steps of every ablation, from given weights on given views.
+ABLATIONS = """
+import json, sys
+import keras, numpy as np
+from simsiam_keras import encoders, heads, optimizers
+from simsiam_keras.methods.simsiam import SimSiam, views_of
+from simsiam_keras.targets import MovingAverage, Snapshot
+
+def norm(case):
+    return {"projector": heads.projector(32, batch_norm=case),
+            "predictor": heads.predictor(8, batch_norm=case)}
+
+losses = {}
+for name, switch in {
+    "no stop-gradient": {"stop_gradient": False}, "no predictor": {"predictor": ()},
+    "fixed predictor": {"fixed_predictor": True}, "cross-entropy": {"similarity": "cross_entropy"},
+    "asym": {"symmetrization": "asym"}, "asym2x": {"symmetrization": "asym2x"},
+    "alternating": {"targets": Snapshot(2)},
+    "moving average": {"predictor": (), "targets": MovingAverage(20)},
+    "no norm": norm("none"), "hidden norm": norm("hidden"), "all norm": norm("all"),
+}.items():
+    random = np.random.default_rng(0)
+    model = SimSiam(
+        encoders.resnet10((16, 16, 3), stem="cifar", width=8), **{**norm("default"), **switch}
+    )
+    for part in (model.encoder, model.projector, model.predictor):
+        for weight in part.weights:
+            scale = np.sqrt(2 / max(1, np.prod(weight.shape[:-1])))
+            if len(weight.shape) > 1:
+                weight.assign((scale * random.normal(0, 1, weight.shape)).astype("float32"))
+            elif "linear" in weight.path:
+                weight.assign(np.zeros(weight.shape, "float32"))
+    model.compile(optimizers.SGD(0.02, weight_decay=5e-4))
+    losses[name] = []
+    for _ in range(4):
+        x = random.integers(0, 255, (16, 16, 16, 3))
+        views = [x + random.normal(0, 40, x.shape) for _ in range(views_of(model.symmetrization))]
+        views = tuple(view.clip(0, 255).astype("uint8") for view in views)
+        model.reset_metrics()
+        batch = {"views": views, "index": random.permutation(20)[:16]}
+        losses[name].append(float(model.train_on_batch(batch, return_dict=True)["loss"]))
+json.dump(losses, open(f"{sys.argv[1]}/{keras.backend.backend()}.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def ablations(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablations")
+    call("tensorflow", "-c", ABLATIONS, folder)
+    return folder
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_every_ablation_is_the_same(backend, ablations):
+    call(backend, "-c", ABLATIONS, ablations)
+    actual, expected = (
+        json.loads((ablations / f"{name}.json").read_text()) for name in (backend, "tensorflow")
+    )
+    assert actual.keys() == expected.keys()
+    for name, losses in expected.items():
+        assert actual[name] == pytest.approx(losses, abs=1e-5), name
+    # Told apart: no two ablations have the same losses.
+    assert len({tuple(round(loss, 4) for loss in losses) for losses in actual.values()}) == 11
+
+
 SMALL = (
     "--augment=device --recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 "
     "--predictor_hidden=4 --epochs=2"

@@ -9,6 +9,9 @@ from absl import flags
 from simsiam_keras import config
 from tests.conftest import ROOT
 
+# Flags whose other values contradict each other; changed one by one below.
+EXCLUSIVE = {"predictor": "moving_average", "alternate_steps": "epoch"}
+
 
 @pytest.mark.parametrize("command", config.COMMANDS)
 def test_flagfile_gives_the_configuration_back(command, tmp_path):
@@ -16,6 +19,8 @@ def test_flagfile_gives_the_configuration_back(command, tmp_path):
     changed = {}
     for field in dataclasses.fields(cls):
         choices = field.metadata["choices"]
+        if field.name in EXCLUSIVE:
+            continue
         if choices:
             changed[field.name] = choices[-1]
         elif field.type is bool:
@@ -27,6 +32,13 @@ def test_flagfile_gives_the_configuration_back(command, tmp_path):
     cfg = cls(**changed)
     (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
     assert config.parse(command, [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
+
+
+@pytest.mark.parametrize(("name", "value"), EXCLUSIVE.items())
+def test_flagfile_gives_an_exclusive_flag_back(name, value, tmp_path):
+    cfg = config.Pretrain(**{name: value})
+    (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
+    assert config.parse("pretrain", [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
 
 
 def test_defaults_are_the_papers_cifar_recipe():
@@ -64,6 +76,19 @@ def test_wrong_flags_are_named(argv, sentence):
         (["epochs=3"], "flags only"),
         (["--batch_size=10", "--gradient_accumulation=3"], "must be a multiple"),
         (["--epochs=2", "--warmup_epochs=2"], "must be below --epochs"),
+        *((["--alternate_steps=" + n], f"at least 1, or .* {n}$") for n in ("0", "-3", "1.5", "x")),
+        *(
+            (["--predictor_lr=constant", f"--predictor={h}"], f"predictor that learns, not {h}")
+            for h in ("none", "fixed", "moving_average")
+        ),
+        (["--batch_norm=all", "--predictor=none"], "predictor to normalize, not none"),
+        (["--batch_norm=all", "--predictor=moving_average"], "predictor to normalize, not moving"),
+        (["--output_affine", "--batch_norm=hidden"], "BN on the output, not --batch_norm=hidden"),
+        (["--output_affine", "--batch_norm=none"], "BN on the output, not --batch_norm=none"),
+        (["--predictor=moving_average", "--alternate_steps=10"], "both make the targets"),
+        (["--predictor=moving_average", "--similarity=cross_entropy"], "--similarity=cosine"),
+        (["--predictor=moving_average", "--stop_gradient=false"], "has no effect"),
+        (["--alternate_steps=epoch", "--stop_gradient=false"], "has no effect"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(argv, sentence):

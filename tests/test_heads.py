@@ -60,6 +60,70 @@ def test_tables_equal_the_paper():
     assert signature(heads.predictor()) == PREDICTOR
 
 
+# Table 3: case, projector's hidden and output BN, predictor's hidden and output BN.
+TABLE_3 = """
+none     -  -  -  -
+hidden   x  -  x  -
+default  x  x  x  -
+all      x  x  x  x
+"""
+
+
+def check_table_3(projector, predictor):
+    """BN in exactly the layers that the table marks, and a bias in exactly the others."""
+    for line in TABLE_3.split("\n")[1:-1]:
+        case, *marks = line.split()
+        wanted = [mark == "x" for mark in marks]
+        models = build(projector(case), 8), build(predictor(case), 8)
+        found = [row[2] for model in models for row in signature_of_model(model)]
+        assert found == [wanted[0], *wanted], case  # the projector has two hidden layers
+        dense = [x for m in models for x in m.layers if isinstance(x, keras.layers.Dense)]
+        assert [not layer.use_bias for layer in dense] == found, case
+
+
+def projector_3(case):
+    return heads.projector(8, layers=3, batch_norm=case)
+
+
+def predictor_4(case):
+    return heads.predictor(4, batch_norm=case)
+
+
+def test_batch_norm_is_where_table_3_says():
+    check_table_3(projector_3, predictor_4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (lambda case: heads.projector(8, layers=3), predictor_4),
+        (projector_3, lambda case: heads.predictor(4)),
+        (lambda case: predictor_4(case)[:1] * 2 + predictor_4(case)[1:], predictor_4),
+    ],
+)
+def test_other_tables_are_rejected(wrong):
+    with pytest.raises(AssertionError):
+        check_table_3(*wrong)
+
+
+def test_batch_norm_on_the_predictors_output_is_affine_and_the_projectors_is_not():
+    assert heads.predictor(4, batch_norm="all")[-1] == heads.Row(None, relu=False)
+    assert not heads.projector(8, batch_norm="all")[-1].affine
+    assert heads.projector(8, output_affine=True, batch_norm="all")[-1].affine
+
+
+def test_frozen_heads_keep_their_weights_and_go_on_with_batch_statistics():
+    model, twin = (build(heads.predictor(4), 8) for _ in range(2))
+    twin.set_weights(model.get_weights())
+    heads.freeze(model)
+    assert model.trainable_variables == [] and len(model.weights) == 7
+    x = np.random.default_rng(0).normal(3, 2, size=(16, 8)).astype("float32")
+    expected = ops.convert_to_numpy(twin(x, training=True))
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x, training=True)), expected)
+    twin.trainable = False  # the other way, which is not the same
+    assert np.abs(ops.convert_to_numpy(twin(x, training=True)) - expected).max() > 0.01
+
+
 def check_layers(build, table, input_dim, expected):
     model = build(table, input_dim)
     assert signature_of_model(model) == expected
@@ -244,6 +308,24 @@ def test_projector_errors_name_the_value(arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"`layers` and `dim`.*{name}={value}"):
         heads.projector(**arguments)
+
+
+def test_no_rows_are_the_identity():
+    model, x = build((), 6), np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    assert model.output_shape == (None, 6) and model.weights == []
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x, training=True)), x)
+
+
+@pytest.mark.parametrize("case", ["none", "hidden"])
+def test_an_affine_output_needs_normalization(case):
+    with pytest.raises(ValueError, match=f"`output_affine` must be False .*batch_norm='{case}'"):
+        heads.projector(8, output_affine=True, batch_norm=case)
+
+
+@pytest.mark.parametrize("head", [heads.projector, heads.predictor])
+def test_an_unknown_batch_norm_is_named(head):
+    with pytest.raises(ValueError, match="`batch_norm` must be one of .* batch_norm='both'"):
+        head(batch_norm="both")
 
 
 def test_predictor_error_names_the_value():

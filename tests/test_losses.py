@@ -209,17 +209,116 @@ def test_loss_class_computes_half_precision_outputs_in_float32():
     )
 
 
-def test_loss_config_round_trip():
-    loss = losses.NegativeCosineSimilarity(reduction="sum", name="D")
+@pytest.mark.parametrize("cls", losses.SIMILARITIES.values())
+def test_loss_config_round_trip(cls):
+    loss = cls(reduction="sum", name="D")
     config = loss.get_config()
-    assert set(inspect.signature(losses.NegativeCosineSimilarity).parameters) - {"dtype"} <= set(
-        config
-    )
+    assert set(inspect.signature(cls).parameters) - {"dtype"} <= set(config)
     restored = keras.losses.deserialize(keras.losses.serialize(loss))
-    assert type(restored) is losses.NegativeCosineSimilarity
+    assert type(restored) is cls
     assert restored.get_config() == config
     p, z = draw(7, 9, seed=1), draw(7, 9, seed=2)
     assert float(restored(z, p)) == float(loss(z, p))
+
+
+# Cross-entropy similarity
+
+
+def probabilities_swapped(p, z):
+    return losses.cross_entropy_similarity(z, p)
+
+
+def plus_sign(p, z):
+    return -losses.cross_entropy_similarity(p, z)
+
+
+def softmax_over_the_batch(p, z):
+    return -ops.sum(ops.softmax(z, axis=0) * ops.log_softmax(p, axis=0), axis=-1)
+
+
+def mean_over_channels(p, z):
+    return losses.cross_entropy_similarity(p, z) / p.shape[-1]
+
+
+def kullback_leibler(p, z):
+    return losses.cross_entropy_similarity(p, z) - losses.cross_entropy_similarity(z, z)
+
+
+def of_unit_vectors(p, z):
+    return losses.cross_entropy_similarity(losses.l2_normalize(p), losses.l2_normalize(z))
+
+
+def check_cross_entropy(D, n, d, dtype):
+    p, z = draw(n, d, dtype, seed=1), draw(n, d, dtype, seed=2)
+    actual = D(p, z)
+    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
+    # A float32 logarithm of about log(64), rounded.
+    expected = oracle.cross_entropy(numpy(p), numpy(z))
+    np.testing.assert_allclose(numpy(actual), expected, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("n, d, dtype", [(1, 1, "float32"), (1, 64, "float32"), *GRID])
+def test_cross_entropy_equals_section_4_5(n, d, dtype):
+    check_cross_entropy(losses.cross_entropy_similarity, n, d, dtype)
+
+
+@pytest.mark.parametrize("n, d", [(2, 2), (5, 7), (5, 64)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        probabilities_swapped,
+        plus_sign,
+        softmax_over_the_batch,
+        mean_over_channels,
+        kullback_leibler,
+        of_unit_vectors,
+    ],
+)
+def test_wrong_cross_entropies_are_rejected(wrong, n, d):
+    with pytest.raises(AssertionError):
+        check_cross_entropy(wrong, n, d, "float32")
+
+
+def check_cross_entropy_gradient(loss):
+    p, z = (np.array(numpy(draw(6, 8, seed=s)), "float32") for s in (1, 2))
+    (dp,) = gradients_of_arrays(lambda p: loss(z, p), p)
+    np.testing.assert_allclose(dp, oracle.cross_entropy_gradient(p, z) / 6, atol=TOLERANCE)
+
+
+def test_gradient_of_the_cross_entropy_is_the_difference_of_probabilities():
+    check_cross_entropy_gradient(losses.CrossEntropySimilarity())
+
+
+@pytest.mark.parametrize(
+    "wrong", [losses.CrossEntropySimilarity(reduction="sum"), losses.NegativeCosineSimilarity()]
+)
+def test_other_gradients_are_rejected(wrong):
+    with pytest.raises(AssertionError):
+        check_cross_entropy_gradient(wrong)
+
+
+def test_cross_entropy_has_its_closed_forms():
+    D, z = losses.cross_entropy_similarity, draw(5, 8, seed=2)
+    q = np.array([oracle.softmax(row) for row in numpy(z)])
+    entropy = -(q * np.log(q)).sum(1)
+    np.testing.assert_allclose(numpy(D(z + 3.0, z)), entropy, atol=2e-6)  # the least over p
+    assert (numpy(D(draw(5, 8, seed=3), z)) > entropy).all()
+    np.testing.assert_allclose(numpy(D(ops.zeros((5, 8)), z)), np.log(8), atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_cross_entropy_of_far_apart_logits_is_finite(dtype):
+    # Above 88, exp overflows float32; above 11, float16; log(exp(-1000)) is minus infinity.
+    p = np.array([[1000.0, 0, 0, 0], [0, 0, 0, 0]], "float32")
+    z = np.array([[0, 1000.0, 0, 0], [0, 0, 1000.0, 0]], "float32")
+
+    def D(p, z):
+        return losses.cross_entropy_similarity(ops.cast(p, dtype), ops.cast(z, dtype))
+
+    values = numpy(D(ops.convert_to_tensor(p), ops.convert_to_tensor(z)))
+    np.testing.assert_allclose(values, [1000, np.log(4)], atol=TOLERANCE)
+    for gradient in gradients_of_arrays(lambda p, z: ops.sum(D(p, z)), p, z):
+        assert np.isfinite(gradient).all()
 
 
 def test_l2_normalize_gives_unit_vectors_along_the_axis():

@@ -26,7 +26,7 @@ SAME_PART = """
 import functools, sys
 from simsiam_keras import __main__, train
 right = train.pipeline.training_images
-train.pipeline.training_images = lambda *a: right(*a[:-1], (0, a[-1][1]))
+train.pipeline.training_images = lambda *a, part, **k: right(*a, part=(0, part[1]), **k)
 sys.exit(__main__.main())
 """
 

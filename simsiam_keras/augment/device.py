@@ -24,7 +24,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL
 
 @keras.saving.register_keras_serializable("simsiam_keras")
 class TwoViews(keras.layers.Layer):
-    """Make two random views of every image of a batch, inside the training step.
+    """Make two random views, or more, of every image of a batch, inside the training step.
 
     The views are a function of the image's place in the batch, `seed` and the layer's `step`, the
     number of batches augmented in training so far. The step is a weight, so it is saved with the
@@ -38,11 +38,12 @@ class TwoViews(keras.layers.Layer):
     Args:
         recipe: a `Recipe`.
         seed: an integer within [0, 2**32).
+        views: number of views of each image, at least 1; default 2.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `seed` is out of its range, or a batch is not `[n, h, w, 3]` with h and w
-            known.
+        ValueError: if `seed` or `views` is out of its range, or a batch is not `[n, h, w, 3]` with
+            h and w known.
 
     Example:
     >>> from simsiam_keras.augment import CIFAR
@@ -52,11 +53,13 @@ class TwoViews(keras.layers.Layer):
     ((4, 32, 32, 3), 1)
     """
 
-    def __init__(self, recipe, seed=0, **kwargs):
+    def __init__(self, recipe, seed=0, views=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer within [0, 2**32). Received: seed={seed}")
-        self.recipe, self.seed = recipe, seed
+        if views < 1:
+            raise ValueError(f"`views` must be at least 1. Received: views={views}")
+        self.recipe, self.seed, self.views = recipe, seed, views
         # "int" is what Keras gives optimizer.iterations: int64 where int32 has no place on a GPU.
         self.step = self.add_weight(
             (), "zeros", "int", trainable=False, aggregation="only_first_replica", name="step"
@@ -72,19 +75,20 @@ class TwoViews(keras.layers.Layer):
         count = sum(widths(self.recipe).values())
         n = ops.shape(images)[0]
         # A replica continues the rows of the one before it, as if there were one large batch.
-        draws = uniform(self.seed, self.step, n, 2 * count, first=distribute.replica() * n)
-        draws = ops.concatenate([draws[:, :count], draws[:, count:]])
-        views = augment(ops.concatenate([images, images]), draws, self.recipe)
+        first = distribute.replica() * n
+        draws = uniform(self.seed, self.step, n, self.views * count, first)
+        draws = ops.concatenate(ops.split(draws, self.views, axis=1))
+        views = augment(ops.concatenate([images] * self.views), draws, self.recipe)
         if training:
             self.step.assign_add(1)
-        x1, x2 = ops.split(views, 2)
-        return x1, x2
+        return tuple(ops.split(views, self.views))
 
     def get_config(self):
         return {
             **super().get_config(),
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
+            "views": self.views,
         }
 
     @classmethod

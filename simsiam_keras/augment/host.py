@@ -191,7 +191,7 @@ class RandomFlip(keras_cv.layers.RandomFlip):
 
 
 class TwoViews:
-    """Make two random views of every image of a batch, for `tf.data.Dataset.map`.
+    """Make two random views, or more, of every image of a batch, for `tf.data.Dataset.map`.
 
     The same images and seed give the same views, in any process and at any parallelism. Each view
     is drawn on its own: crop, colour jitter, grayscale, blur, flip, as in the paper's code. Results
@@ -199,6 +199,10 @@ class TwoViews:
 
     Args:
         recipe: a `Recipe`.
+        views: number of views of each image, at least 1; default 2.
+
+    Raises:
+        ValueError: if `views` is below 1.
 
     Example:
     >>> from simsiam_keras.augment import Recipe
@@ -208,8 +212,10 @@ class TwoViews:
     TensorShape([4, 16, 16, 3])
     """
 
-    def __init__(self, recipe):
-        self.recipe = recipe
+    def __init__(self, recipe, views=2):
+        if views < 1:
+            raise ValueError(f"`views` must be at least 1. Received: views={views}")
+        self.recipe, self.views = recipe, views
         self.crop = RandomResizedCrop(recipe.size, recipe.crop_area, recipe.crop_aspect)
         self.layers = []
         if recipe.jitter_probability and any(recipe.jitter):
@@ -236,7 +242,7 @@ class TwoViews:
             seed: two integers, `[2]`.
 
         Returns:
-            `(x1, x2)`, each uint8 `[n, size, size, 3]`.
+            `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, 3]`.
 
         Raises:
             ValueError: if the images are no RGB batch.
@@ -245,12 +251,12 @@ class TwoViews:
         if images.shape.rank != 4 or images.shape[3] != 3:
             raise ValueError(f"`images` must be [n, h, w, 3]. Received: shape={images.shape}")
         with tf.device("CPU:0"):
-            images = tf.concat([images, images], axis=0)
+            size = self.recipe.size
+            images = tf.concat([images] * self.views, axis=0)
             crop, *draws = self.draw(tf.shape(images)[0], seed)
             views = self.compiled(augment(self.crop, images, crop), draws)
-            size = self.recipe.size
-            x1, x2 = tf.split(tf.ensure_shape(views, [images.shape[0], size, size, 3]), 2)
-            return x1, x2
+            views = tf.ensure_shape(views, [images.shape[0], size, size, 3])
+            return tuple(tf.split(views, self.views))
 
     def draw(self, n, seed):
         """Uniform draws of n views, `[n, layer.draws]` for the crop and each layer after it."""

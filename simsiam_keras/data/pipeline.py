@@ -48,7 +48,7 @@ def epoch_order(n, seed, epoch):
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
+def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1, with_index=False):
     """Batches of two views for `model.fit`, for every epoch from `first_epoch` on.
 
     One data set over all epochs, so that nothing waits where one ends; give `fit` the
@@ -59,16 +59,18 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
 
     Args:
         source: a `Source` of n images.
-        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair of uint8
+        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair, or more, of uint8
             `[m, size, size, 3]` tensors. With an attribute `recipe`, JPEGs far larger than its
             crops need are decoded at a fraction of their size.
         batch_size: images in a batch, within [1, n].
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
         epochs: number after the last epoch; default 1.
+        with_index: also give the number of each image in `source`; default False.
 
     Returns:
-        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`.
+        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`; with the index,
+        of `{"views": (x1, x2), "index": int64 [batch_size]}`.
 
     Raises:
         ValueError: if there is not one full batch, or `seed` is negative.
@@ -95,10 +97,13 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
         numbers = epoch * rows[0] + tf.range(rows[0], dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((indices, numbers))
 
+    def example(pair, index):
+        return {"views": tuple(pair), "index": index} if with_index else tuple(pair)
+
     def batch_views(indices, number):
         images = tf.numpy_function(source.images.__getitem__, [indices], tf.uint8, stateful=False)
         images.set_shape([batch_size, *source.image_shape])
-        return tuple(views(images, tf.stack([tf.cast(seed, tf.int64), number])))
+        return example(views(images, tf.stack([tf.cast(seed, tf.int64), number])), indices)
 
     min_side = _min_side(views)
 
@@ -108,8 +113,8 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
 
         image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
         image.set_shape([None, None, 3])
-        x1, x2 = views(image[None], tf.stack([tf.cast(seed, tf.int64), number]))
-        return x1[0], x2[0]
+        pair = views(image[None], tf.stack([tf.cast(seed, tf.int64), number]))
+        return example([x[0] for x in pair], index)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_rows)
     dataset = dataset.map(
@@ -124,7 +129,16 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs=1, part=(0, 1)):
+def training_images(
+    source,
+    batch_size,
+    size=None,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    with_index=False,
+    part=(0, 1),
+):
     """Batches of plain images, for a model that augments inside its training step.
 
     NumPy and Pillow only. The order is that of `training_views`.
@@ -138,11 +152,13 @@ def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
         epochs: number after the last epoch; default 1.
+        with_index: also give the number of each image in `source`; default False.
         part: `(i, k)` for the i-th of the k equal parts of each batch, one for each process of a
             run; default the whole batch.
 
     Yields:
-        `(images,)`, uint8 `[batch_size / k, height, width, 3]`.
+        `(images,)`, uint8 `[m, height, width, 3]` with m = batch_size / k; with the index,
+        `({"images": images, "index": int64 [m]},)`.
 
     Raises:
         ValueError: if there is not one full batch, k does not divide it, `seed` is negative, or
@@ -161,9 +177,12 @@ def training_images(source, batch_size, size=None, seed=0, first_epoch=0, epochs
     def batches():
         for epoch in range(first_epoch, epochs):
             order = epoch_order(len(source), seed, epoch)[: steps * batch_size]
-            order = order.reshape(steps, k, batch_size // k)[:, i].ravel()
-            for batch in _read_batches(source, order, size, 1.0, batch_size // k, min_side=size):
-                yield (batch,)
+            order = order.reshape(steps, k, batch_size // k)[:, i]
+            batches = _read_batches(
+                source, order.ravel(), size, 1.0, batch_size // k, min_side=size
+            )
+            for images, index in zip(batches, order, strict=True):
+                yield ({"images": images, "index": index},) if with_index else (images,)
 
     return batches()
 

@@ -18,9 +18,10 @@ class JointEmbedding(keras.Model):
     A method adds its heads, `embed(views, training)`, which returns the outputs that its loss
     needs, and `compute_loss`. What an input is does not depend on the mode:
 
-    - a tuple or list is views, and gives the method's outputs;
+    - a tuple or list is views, and gives the method's outputs; a dict `{"views": views}` likewise;
     - a dict `{"images": images}` asks the `augmenter` for views first; `fit` and `evaluate` on
       images do so;
+    - `"index"` in either dict, the number of each image, is handed on to `embed` as `index`;
     - a tensor is images, and gives features; `predict` does so.
 
     Args:
@@ -37,11 +38,15 @@ class JointEmbedding(keras.Model):
         self.z_std = keras.metrics.Mean(name="z_std")
 
     def call(self, inputs, training=False):
-        if isinstance(inputs, dict):
-            inputs = self.augmenter(inputs["images"], training=training)
         if isinstance(inputs, (tuple, list)):
-            return self.embed(inputs, training=training)
-        return self.encoder(inputs, training=training)
+            inputs = {"views": inputs}
+        if not isinstance(inputs, dict):
+            return self.encoder(inputs, training=training)
+        views = inputs.get("views")
+        if views is None:
+            views = self.augmenter(inputs["images"], training=training)
+        index = {"index": inputs["index"]} if "index" in inputs else {}
+        return self.embed(views, training=training, **index)
 
     def embed(self, views, training):
         raise NotImplementedError
@@ -59,6 +64,8 @@ class JointEmbedding(keras.Model):
         # Keras reads a pair as (inputs, targets); here it is two views, or images and labels that a
         # self-supervised loss has no use for.
         first = data[0] if isinstance(data, (tuple, list)) else data
+        if isinstance(first, dict):
+            return (first,)
         if self.augmenter is not None:
             return ({"images": first},)
         # Arrays come as ((x1, x2), None), a data set's pairs as (x1, x2).

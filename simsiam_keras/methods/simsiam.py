@@ -4,8 +4,17 @@ import keras
 from keras import ops
 
 from simsiam_keras import heads
-from simsiam_keras.losses import NegativeCosineSimilarity
+from simsiam_keras.losses import SIMILARITIES
 from simsiam_keras.methods.base import JointEmbedding, output_std
+from simsiam_keras.targets import MovingAverage
+
+# (i, j): view i predicts the target that is made from view j. Section 4.6.
+PAIRS = {"sym": ((1, 2), (2, 1)), "asym": ((1, 2),), "asym2x": ((1, 2), (3, 4))}
+
+
+def views_of(symmetrization):
+    """Number of views that a `symmetrization` takes of each image."""
+    return max(map(max, PAIRS[symmetrization]))
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
@@ -21,18 +30,28 @@ class SimSiam(JointEmbedding):
     calling the model or `predict` on images gives the encoder's features. It reports `loss`, in
     [-1, 1] and falling, and `z_std`, 0 when collapsed and about 1 when spread.
 
+    The arguments after `augmenter` are the paper's ablations.
+
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
             features `[n, width]`.
         projector: a table of `heads.Row`, or a Keras model; default the paper's for CIFAR-10,
             `heads.projector(2048, layers=2)`.
-        predictor: likewise; default `heads.predictor(d / 4)`.
+        predictor: likewise; default `heads.predictor(d / 4)`; `()` is none, p = z (section 4.2).
         augmenter: optional layer, images to `(x1, x2)`, called inside the training step.
         stop_gradient: False removes the stop-gradient, to watch the collapse (section 4.1).
+        fixed_predictor: True leaves the predictor at its random initialization (section 4.2).
+        similarity: D, `"cosine"` or `"cross_entropy"` (section 4.5).
+        symmetrization: `"sym"`; `"asym"`, `L = D(p1, stopgrad(z2))`; or `"asym2x"`, two such pairs
+            of each image, `L = D(p1, stopgrad(z2)) / 2 + D(p3, stopgrad(z4)) / 2`, which takes
+            four views (section 4.6).
+        targets: default None, the z above; a `targets.Snapshot` or `targets.MovingAverage` makes
+            the vectors eta that stand in their place (section 5.2).
         **kwargs: further arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the predictor's output is not as wide as the projector's.
+        ValueError: if an argument is unknown, the predictor's output is not as wide as the
+            projector's, or arguments do not go together.
 
     Example:
     >>> from simsiam_keras import encoders
@@ -52,39 +71,56 @@ class SimSiam(JointEmbedding):
         predictor=None,
         augmenter=None,
         stop_gradient=True,
+        fixed_predictor=False,
+        similarity="cosine",
+        symmetrization="sym",
+        targets=None,
         **kwargs,
     ):
         super().__init__(encoder, augmenter, **kwargs)
-        self.projector = heads.build(
-            projector or heads.projector(), encoder.output_shape[-1], name="projector"
-        )
+        projector = heads.projector() if projector is None else projector
+        self.projector = heads.build(projector, encoder.output_shape[-1], name="projector")
         d = self.projector.output_shape[-1]
-        self.predictor = heads.build(
-            predictor or heads.predictor(max(1, d // 4)), d, name="predictor"
-        )
-        if self.predictor.output_shape[-1] != d:
-            raise ValueError(
-                "`predictor` must be as wide as `projector`. Received output shapes: "
-                f"predictor={self.predictor.output_shape}, projector={self.projector.output_shape}"
-            )
-        self.stop_gradient = stop_gradient
-        self.distance = NegativeCosineSimilarity()
+        predictor = heads.predictor(max(1, d // 4)) if predictor is None else predictor
+        self.predictor = heads.build(predictor, d, name="predictor")
+        self.stop_gradient, self.fixed_predictor = stop_gradient, fixed_predictor
+        self.similarity, self.symmetrization = similarity, symmetrization
+        self.targets = targets
+        _refuse(self)
+        self.distance, self.pairs = SIMILARITIES[similarity](), PAIRS[symmetrization]
+        if fixed_predictor:
+            heads.freeze(self.predictor)
+        if targets is not None:
+            targets.prepare(self.encoder, self.projector)
         self.built = True  # every part is built
 
-    def embed(self, views, training):
-        x1, x2 = views
-        z1 = self.projector(self.encoder(x1, training=training), training=training)
-        z2 = self.projector(self.encoder(x2, training=training), training=training)
-        p1 = self.predictor(z1, training=training)
-        p2 = self.predictor(z2, training=training)
-        return {"z1": z1, "z2": z2, "p1": p1, "p2": p2}
+    def embed(self, views, training, index=None):
+        if len(views) != views_of(self.symmetrization):
+            raise ValueError(
+                f"`symmetrization={self.symmetrization!r}` takes {views_of(self.symmetrization)} "
+                f"views of each image. Received: {len(views)} views"
+            )
+        x = dict(enumerate(views, start=1))
+        features = {i: self.encoder(x[i], training=training) for i in x}
+        z = {i: self.projector(features[i], training=training) for i in x}
+        p = {i: self.predictor(z[i], training=training) for i, _ in self.pairs}
+        outputs = {f"z{i}": z[i] for i in z} | {f"p{i}": p[i] for i in p}
+        if self.targets is not None:
+            x, z = ({j: each[j] for _, j in self.pairs} for each in (x, z))
+            parts = {"encoder": self.encoder, "projector": self.projector}
+            eta = self.targets(x, z=z, index=index, **parts, training=training)
+            outputs |= {f"eta{j}": eta[j] for j in eta}
+        return outputs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        z1, z2, p1, p2 = (y_pred[name] for name in ("z1", "z2", "p1", "p2"))
-        self.z_std.update_state(output_std(z1))
-        if self.stop_gradient:
-            z1, z2 = ops.stop_gradient(z1), ops.stop_gradient(z2)
-        return self.with_regularization(self.distance(z2, p1) / 2 + self.distance(z1, p2) / 2)
+        self.z_std.update_state(output_std(y_pred["z1"]))
+        loss = 0.0
+        for i, j in self.pairs:
+            p, target = y_pred[f"p{i}"], y_pred[f"z{j}" if self.targets is None else f"eta{j}"]
+            if self.stop_gradient:
+                target = ops.stop_gradient(target)
+            loss = loss + self.distance(target, p) / len(self.pairs)
+        return self.with_regularization(loss)
 
     def get_config(self):
         return {
@@ -92,4 +128,35 @@ class SimSiam(JointEmbedding):
             "projector": self.projector,
             "predictor": self.predictor,
             "stop_gradient": self.stop_gradient,
+            "fixed_predictor": self.fixed_predictor,
+            "similarity": self.similarity,
+            "symmetrization": self.symmetrization,
+            "targets": self.targets,
         }
+
+
+def _refuse(model):
+    """Raises where arguments are unknown or do not go together."""
+    for name, known in (("similarity", SIMILARITIES), ("symmetrization", PAIRS)):
+        value = getattr(model, name)
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {tuple(known)}. Received: {name}={value!r}")
+    if model.predictor.output_shape[-1] != model.projector.output_shape[-1]:
+        raise ValueError(
+            "`predictor` must be as wide as `projector`. Received output shapes: "
+            f"predictor={model.predictor.output_shape}, projector={model.projector.output_shape}"
+        )
+    if model.fixed_predictor and not model.predictor.weights:
+        raise ValueError(
+            "`fixed_predictor` must be False without a predictor. Received: fixed_predictor=True"
+        )
+    if model.targets is not None and not model.stop_gradient:
+        raise ValueError(
+            "`stop_gradient` must be True with `targets`, which are constants of a step. "
+            f"Received: stop_gradient={model.stop_gradient}, targets={model.targets}"
+        )
+    if isinstance(model.targets, MovingAverage) and model.similarity != "cosine":
+        raise ValueError(
+            "`similarity` must be 'cosine' with `targets=MovingAverage(...)`, whose memory starts "
+            f"at zero: the cosine does not see lengths. Received: similarity={model.similarity!r}"
+        )

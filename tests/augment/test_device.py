@@ -7,6 +7,7 @@ operation may differ by its own rounding (stated where used); float oracles agre
 import functools
 import importlib.util
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -583,6 +584,18 @@ def test_the_views_follow_seed_and_step():
     np.testing.assert_allclose(views_of(SHORT, images[:5], seed=1), [x1[:5], x2[:5]], atol=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_view_has_draws_of_its_own(count):
+    images, layer = photos(16, 12, 12), device.TwoViews(BLURRED, seed=3, views=count)
+    each_view, width = call(layer, images), sum(device.widths(BLURRED).values())
+    draws = numpy(device.uniform(3, 0, 16, count * width))
+    assert len(each_view) == count
+    for view, own in zip(each_view, np.split(draws, count, axis=1), strict=True):
+        np.testing.assert_allclose(view, augment(images, own, BLURRED), atol=1e-2)
+    for a, b in itertools.combinations(each_view, 2):
+        assert (a != b).any(axis=(1, 2, 3)).all()
+
+
 def test_only_training_goes_on_to_the_next_step():
     layer, images = device.TwoViews(SHORT), photos(4, 8, 8)
     first = call(layer, images)[0]
@@ -605,12 +618,17 @@ def test_a_dtype_policy_changes_nothing():
 
 
 def test_config_holds_the_constructors_arguments():
-    layer = device.TwoViews(BLURRED, seed=7, name="views")
+    layer = device.TwoViews(BLURRED, seed=7, views=4, name="views")
     config = layer.get_config()
     arguments = set(inspect.signature(device.TwoViews).parameters) - {"kwargs"}
     assert arguments <= set(config)
     other = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert (other.recipe, other.seed, other.name) == (BLURRED, 7, "views")
+    assert (other.recipe, other.seed, other.views, other.name) == (BLURRED, 7, 4, "views")
+
+
+def test_no_views_are_an_error():
+    with pytest.raises(ValueError, match="`views` must be at least 1. Received: views=0"):
+        device.TwoViews(CIFAR, views=0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0])

@@ -4,6 +4,8 @@ Tolerances: the engine rounds once at the end, PIL to whole levels after every s
 PIL operation may differ by its own rounding (stated where used); float oracles agree to 0.01.
 """
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -339,6 +341,25 @@ def test_the_same_seed_gives_the_same_views(views):
         np.testing.assert_array_equal(x2, again[1])
     for other in (x2, *views(images, [1, 3]), *views(images, [2, 2])):
         assert (np.asarray(x1) != np.asarray(other)).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_view_has_draws_of_its_own(count):
+    images, views = photos(16, 32, 32), host.TwoViews(CIFAR, views=count)
+    each_view, (crop, *rest) = views(images, [1, 2]), views.draw(count * 16, [1, 2])
+    assert len(each_view) == count
+    for i, view in enumerate(each_view):
+        own = slice(16 * i, 16 * i + 16)
+        crops = host.augment(views.crop, tf.cast(images, "float32"), crop[own])
+        expected = views.finish(crops, [draws[own] for draws in rest])
+        assert far(view, expected.numpy()) <= 1  # compiled, where a tie may round the other way
+    for a, b in itertools.combinations(each_view, 2):
+        assert (a.numpy() != b.numpy()).any(axis=(1, 2, 3)).all()
+
+
+def test_no_views_are_an_error():
+    with pytest.raises(ValueError, match="`views` must be at least 1. Received: views=0"):
+        host.TwoViews(CIFAR, views=0)
 
 
 def test_a_mixed_precision_policy_changes_nothing(views):

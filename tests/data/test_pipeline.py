@@ -59,7 +59,7 @@ def marked(images, seed):
 
 
 def take(dataset):
-    return [(np.asarray(x1), np.asarray(x2)) for x1, x2 in dataset]
+    return [tuple(np.asarray(x) for x in views) for views in dataset]
 
 
 def numbers(batches):
@@ -177,6 +177,27 @@ def test_the_data_set_says_what_it_holds(source):
     assert take(default(source, first_epoch=3)) == []
 
 
+def test_the_index_names_the_image_of_each_view(source):
+    dataset = pipeline.training_views(source, marked, BATCH, 1, 1, 3, with_index=True)
+    plain = take(default(source, first_epoch=1))
+    batches = list(dataset.as_numpy_iterator())
+    assert len(batches) == len(plain) == 2 * (N // BATCH)
+    for batch, pair in zip(batches, plain, strict=True):
+        assert set(batch) == {"views", "index"} and batch["index"].dtype == "int64"
+        for a, b in zip(batch["views"], pair, strict=True):
+            assert np.array_equal(a, b)
+            assert np.array_equal(batch["index"], a[:, 0, 0, 0])
+
+
+def test_any_number_of_views(source):
+    def four(images, seed):
+        return (*marked(images, seed), *same(images, seed))
+
+    for batch in take(default(source, views=four, epochs=1)):
+        assert len(batch) == 4
+        assert all(np.array_equal(x[:, 0, 0, 0], batch[0][:, 0, 0, 0]) for x in batch)
+
+
 def test_a_recipe_says_how_far_a_jpeg_may_shrink():
     from simsiam_keras.augment.recipe import Recipe
 
@@ -231,6 +252,16 @@ def test_training_images_have_the_same_order(source):
     assert {(x.shape, str(x.dtype)) for x in images} == {((BATCH, 3, 3, 3), "uint8")}
     seen = np.array([x[:, 0, 0, 0] for x in images])
     assert np.array_equal(seen, numbers(take(default(source, first_epoch=1)))[:, 0])
+
+
+def test_training_images_name_theirs(source):
+    arguments = (source, BATCH, 3, 1, 1, 3)
+    plain = [images for (images,) in pipeline.training_images(*arguments)]
+    batches = [batch for (batch,) in pipeline.training_images(*arguments, with_index=True)]
+    assert len(batches) == 2 * (N // BATCH)
+    for batch, images in zip(batches, plain, strict=True):
+        assert np.array_equal(batch["images"], images)
+        assert np.array_equal(batch["index"], images[:, 0, 0, 0])
 
 
 def test_training_images_as_they_are():
