@@ -8,6 +8,7 @@ import contextlib
 import os
 
 import keras
+import numpy as np
 
 from simsiam_keras.errors import ProcessLost
 
@@ -207,6 +208,28 @@ def alone():
         yield
     finally:
         keras.distribution.set_distribution(distribution)
+
+
+def check_agreement(value, name):
+    """Checks that every process has the same value.
+
+    Args:
+        value: an integer.
+        name: what it is, for the error.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if processes() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    found = multihost_utils.process_allgather(np.asarray(value)).tolist()
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"{name} must be the same in every process; --run_dir must be a folder that all see. "
+            f"Received: {found}"
+        )
 
 
 @contextlib.contextmanager

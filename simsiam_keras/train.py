@@ -85,6 +85,7 @@ def _pretrain(cfg, run_dir, first, console):
     measure = functools.partial(_measure_knn, cfg, encode, recipe, probe) if probe else None
 
     first_epoch = runs.restore_checkpoint(run_dir, model)
+    distribute.check_agreement(first_epoch, "The epoch to go on from")
     say(_headline(cfg, source, model, steps, run_dir, first_epoch))
     accuracy = measure() if measure and first_epoch == 0 else None
     dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch)

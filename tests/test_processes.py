@@ -52,10 +52,14 @@ def start(*flags, code=None, **variables):
     )
 
 
-def start_two(*flags, code=None):
+def free_address():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{s.getsockname()[1]}"
+        return f"127.0.0.1:{s.getsockname()[1]}"
+
+
+def start_two(*flags, code=None):
+    address = free_address()
     flags = [*flags, "--num_processes=2"]
     # The first by flags, the second by the environment.
     first = start(*flags, f"--job_addresses={address}", "--process_id=0", code=code)
@@ -145,3 +149,16 @@ def test_what_stands_in_the_way_is_said_by_every_process(one):
         _, err = process.communicate(timeout=120)
         assert process.returncode == 2
         assert "holds a finished run" in err and "Traceback" not in err
+
+
+def test_processes_that_do_not_share_the_folder_say_so(tmp_path):
+    finish(start("--epochs=4", f"--run_dir={tmp_path / 'one'}"))
+    (tmp_path / "one" / "result.json").unlink()
+    (tmp_path / "one" / "checkpoints" / "epoch_00004.npz").unlink()
+    (tmp_path / "one").rename(tmp_path / "0")
+    flags = ["--epochs=4", "--num_processes=2", f"--job_addresses={free_address()}"]
+    runs = [start(*flags, f"--run_dir={tmp_path / str(i)}", f"--process_id={i}") for i in range(2)]
+    for process in runs:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "must be a folder that all see. Received: [3, 0]" in err and "Traceback" not in err
