@@ -10,7 +10,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from simsiam_keras.errors import RunFailed
@@ -156,6 +155,8 @@ def save_checkpoint(run_dir, model, epoch):
     Returns:
         The path of the checkpoint.
     """
+    import keras  # not at the top: `diagnose` reads a run without waiting for it
+
     folder = Path(run_dir) / "checkpoints"
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()

@@ -16,7 +16,17 @@ PACKAGE = "simsiam_keras"
 LEVELS = [
     {"errors", "version"},
     {"losses", "heads", "encoders", "optimizers", "schedules", "lars"},
-    {"methods", "data", "augment", "callbacks", "export", "distribute", "runs", "plots"},
+    {
+        "methods",
+        "data",
+        "augment",
+        "callbacks",
+        "diagnose",
+        "export",
+        "distribute",
+        "runs",
+        "plots",
+    },
     {"evaluation", "config"},
     {"train", "evaluate", "study"},
     {"__main__", "__init__"},

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from simsiam_keras import diagnose
 from simsiam_keras.evaluation import collapse
 from tests import oracle
 
@@ -191,6 +192,17 @@ def test_measures_change_with_what_they_measure_only(name, change):
     x = x[: 2 if name == "alignment" else 1]
     same = np.isclose(function(*x), function(*map(CHANGES[change], x)), rtol=1e-5)
     assert same == (change in INVARIANT[name])
+
+
+def test_measures_carry_the_names_that_are_recorded():
+    z1, z2, features = draw(9, 6, 1), draw(9, 6, 2), draw(9, 4, 3)
+    measured = collapse.measure(features, z1, z2)
+    assert list(measured) == list(diagnose.MEASURES)
+    assert measured["feature_rank"] == collapse.effective_rank(features)
+    assert measured["output_rank"] == collapse.effective_rank(z1)
+    assert measured["uniformity"] == collapse.uniformity(z1)
+    assert measured["eigenvalue_share"] == collapse.largest_eigenvalue_share(z1)
+    assert all(type(value) is float for value in measured.values())
 
 
 @pytest.mark.parametrize(
