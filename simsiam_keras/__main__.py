@@ -45,7 +45,7 @@ def main(argv=None):
         cfg = config.parse(command, rest)
     except (flags.Error, ValueError, OSError) as error:
         return _complain(error, 2)
-    if importlib.util.find_spec(cfg.backend) is None:
+    if command != "diagnose" and importlib.util.find_spec(cfg.backend) is None:
         return _complain(
             f"--backend={cfg.backend} is not installed; pip install -r {REQUIREMENTS[cfg.backend]}",
             2,
@@ -78,6 +78,10 @@ def run():
 
 
 def _dispatch(command, cfg):
+    if command == "diagnose":  # needs no backend, and so does not wait for one
+        from simsiam_keras import diagnose
+
+        return diagnose.diagnose(cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import evaluate, train
 

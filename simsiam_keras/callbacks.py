@@ -1,7 +1,8 @@
 """What happens once an epoch, as Keras callbacks.
 
-Order matters: `KNN` adds to the logs what `Record` writes, and a checkpoint is written after the
-row of its epoch, so that a resumed run can drop the rows that it will measure again.
+Order matters: `KNN` and `Diagnosis` add to the logs what `Record` writes, and a checkpoint is
+written after the row of its epoch, so that a resumed run can drop the rows that it will measure
+again.
 """
 
 import math
@@ -11,20 +12,31 @@ import keras
 from rich import progress
 from rich.console import Console
 
-from simsiam_keras import runs
+from simsiam_keras import diagnose, runs
 from simsiam_keras.errors import RunFailed
 
-COLLAPSED = 0.5  # healthy runs stay above .8; without stop-gradient the digits fall to .3 - .45
-PATIENCE = 5  # epochs
-COLLAPSE_ADVICE = (
-    "the outputs are collapsing to one constant (std x sqrt(d) = {z_std:.2f}; about 1 is healthy, "
-    "0 is collapsed) although the loss ({loss:.2f}) looks good. Try: a lower --base_lr, a larger "
-    "--batch_size, stronger crops (--min_crop), and see that --stop_gradient is true."
+# The numbers of a row of metrics.jsonl besides epoch and step.
+METRICS = (
+    *("loss", "z_std", "knn_accuracy", *diagnose.MEASURES),
+    *("learning_rate", "images_per_second", "seconds"),
 )
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends the run at the first loss that is not a number, before a checkpoint is overwritten."""
+    """Ends the run at the first loss that is not a number, before a checkpoint is overwritten.
+
+    The epoch gets a row without numbers in metrics.jsonl, which `diagnose` reads.
+
+    Args:
+        run_dir: the run folder; None leaves no row.
+    """
+
+    def __init__(self, run_dir):
+        super().__init__()
+        self.run_dir = run_dir
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
         # Reading a loss waits for the step; every 50 steps costs nothing and still ends soon.
@@ -36,6 +48,8 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def _check(self, logs):
         if not math.isfinite(float(logs["loss"])):
+            if self.run_dir is not None:
+                runs.append_metrics(self.run_dir, row(self.epoch + 1, None, {}))
             raise RunFailed(
                 "the loss is not a number any more; lower --base_lr, add --warmup_epochs, or use "
                 "--precision=float32. Checkpoints of earlier epochs are kept"
@@ -61,28 +75,47 @@ class KNN(keras.callbacks.Callback):
             logs["knn_accuracy"] = self.measure()
 
 
+class Diagnosis(keras.callbacks.Callback):
+    """Adds the measures of collapse to the logs of every epoch.
+
+    Args:
+        measure: function without arguments that returns `{name: number}`.
+    """
+
+    def __init__(self, measure):
+        super().__init__()
+        self.measure = measure
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(self.measure())
+
+
 class CollapseWatch(keras.callbacks.Callback):
-    """Says in plain words when `z_std` stays low.
+    """Says in plain words, once, when the rules of `diagnose` find a collapse.
 
     Args:
         say: function of a sentence.
+        flags: the run's flags, `{name: text}`, from which the advice follows.
         stop: raise instead, which ends the run.
     """
 
-    def __init__(self, say, stop=False):
+    def __init__(self, say, flags, stop=False):
         super().__init__()
         self.say, self.stop = say, stop
-        self.low = 0
+        self.run = diagnose.Run([], flags)
+        self.said = set()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.low = self.low + 1 if logs["z_std"] < COLLAPSED else 0
-        if self.low < PATIENCE:
+        self.run.rows.append(row(epoch + 1, None, logs))
+        found = diagnose.judge(self.run)
+        if found.verdict not in diagnose.COLLAPSES:
             return
-        sentence = COLLAPSE_ADVICE.format(z_std=logs["z_std"], loss=logs["loss"])
+        sentence = f"{found.sentence} Try: {' '.join(found.advice)}"
         if self.stop:
             raise RunFailed(f"stopped after epoch {epoch + 1}: {sentence}")
-        if self.low == PATIENCE:
+        if found.verdict not in self.said:
             self.say(f"Warning, epoch {epoch + 1}: {sentence}")
+        self.said.add(found.verdict)
 
 
 class Record(keras.callbacks.Callback):
@@ -110,18 +143,13 @@ class Record(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.steps_per_epoch
         seconds = self.trained - self.began
-        row = {
-            "epoch": epoch + 1,
-            "step": step,
-            "loss": float(logs["loss"]),
-            "z_std": float(logs["z_std"]),
-            "knn_accuracy": logs.get("knn_accuracy"),
-            "learning_rate": float(self.schedule(step - 1)),
+        measured = {
+            **logs,
+            "learning_rate": self.schedule(step - 1),
             "images_per_second": round(self.images_per_epoch / seconds, 2),
             "seconds": round(seconds, 3),
         }
-        runs.append_metrics(self.run_dir, row)
-        write_scalars(self.board, row)
+        record(self.run_dir, self.board, row(epoch + 1, step, measured))
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -140,6 +168,9 @@ class Checkpoint(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One bar over the whole run with images/s and the time left; a line an epoch without terminal.
 
+    It shows the loss and what tells whether to believe it: std·√d (one point?), the effective rank
+    of the features (few directions?) and kNN (of use?). Within 100 columns.
+
     Args:
         epochs: number of the last epoch.
         first_epoch: epochs done before this process began.
@@ -153,11 +184,10 @@ class Progress(keras.callbacks.Callback):
         self.epochs, self.first_epoch = epochs, first_epoch
         self.steps_per_epoch, self.images_per_step = steps_per_epoch, images_per_step
         self.console = console or Console(stderr=True)
-        self.shown = ""
+        self.shown = {"feature_rank": None, "knn_accuracy": None}  # as last measured
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
+            progress.BarColumn(bar_width=8),
             progress.TextColumn("{task.fields[shown]}"),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
@@ -190,33 +220,61 @@ class Progress(keras.callbacks.Callback):
         done = self.epoch * self.steps_per_epoch + batch + 1
         rate = (done - self.first_epoch * self.steps_per_epoch) / (now - self.began)
         shown = (
-            f"loss {float(logs['loss']):+.3f}  std·√d {float(logs['z_std']):.2f}"
-            f"{self.shown}  {rate * self.images_per_step:.0f} images/s"
+            f"loss {float(logs['loss']):+.2f}  std·√d {float(logs['z_std']):.2f}"
+            f"{self._shown()}  {rate * self.images_per_step:.0f} img/s"
         )
         self.bar.update(self.task, completed=done, epoch=self.epoch + 1, shown=shown)
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs.get("knn_accuracy") is not None:
-            self.shown = f"  kNN {100 * logs['knn_accuracy']:.1f} %"
+        for name in self.shown:
+            self.shown[name] = logs.get(name) or self.shown[name]
         if self.bar.disable:
             done = epoch + 1 - self.first_epoch
             left = (time.perf_counter() - self.began) / done * (self.epochs - epoch - 1)
             self.console.print(
                 f"epoch {epoch + 1}/{self.epochs}  loss {logs['loss']:+.4f}  "
-                f"std·√d {logs['z_std']:.3f}{self.shown}  left {_clock(left)}",
+                f"std·√d {logs['z_std']:.3f}{self._shown()}  left {_clock(left)}",
                 soft_wrap=True,
             )
         else:
             done = (epoch + 1) * self.steps_per_epoch
             self.bar.update(self.task, completed=done)
 
+    def _shown(self):
+        rank, accuracy = self.shown.values()
+        shown = "" if rank is None else f"  rank {rank:.0f}"
+        return shown + ("" if accuracy is None else f"  kNN {100 * accuracy:.1f} %")
+
     def close(self):
         """Leaves the bar as it stands; also after an error."""
         self.bar.stop()
 
 
-def write_scalars(board, row):
-    """Writes the numbers of a metrics row to TensorBoard, over epochs."""
+def row(epoch, step, measured):
+    """A row of metrics.jsonl: every metric, None where it was not measured.
+
+    Args:
+        epoch: epochs completed.
+        step: optimizer calls so far.
+        measured: `{name: number}`; what is no metric is left out.
+
+    Returns:
+        A dict of JSON numbers.
+    """
+    values = ((name, measured.get(name)) for name in METRICS)
+    values = {name: value if value is None else float(value) for name, value in values}
+    return {"epoch": epoch, "step": step, **values}
+
+
+def record(run_dir, board, row):
+    """Appends a row to metrics.jsonl and writes its numbers to TensorBoard, over epochs.
+
+    Args:
+        run_dir: the run folder.
+        board: a `tensorboardX.SummaryWriter`.
+        row: from `row`.
+    """
+    runs.append_metrics(run_dir, row)
     for name, value in row.items():
         if name not in ("epoch", "step", "seconds") and value is not None:
             board.add_scalar(name, value, row["epoch"])

@@ -255,6 +255,15 @@ class Export(Common):
 
 
 @dataclass(frozen=True)
+class Diagnose(Common):
+    """Says whether a run collapsed, when, and what to try."""
+
+    def __post_init__(self):
+        if not self.run_dir:
+            raise ValueError("--run_dir is required: the folder of a run, finished or not")
+
+
+@dataclass(frozen=True)
 class Preview(Common, Views):
     """Draws pairs of views, to see what the encoder will be shown."""
 
@@ -269,6 +278,7 @@ COMMANDS = {
     "embed": Embed,
     "export": Export,
     "preview": Preview,
+    "diagnose": Diagnose,
 }
 
 

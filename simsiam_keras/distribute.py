@@ -164,6 +164,11 @@ def replica():
     return context.replica_id_in_sync_group if context else 0  # none while a model is built
 
 
+def spread():
+    """Whether variables lie on several devices that can only compute together (JAX)."""
+    return keras.distribution.distribution() is not None
+
+
 def processes():
     """Number of processes of the run."""
     if keras.backend.backend() != "jax":

@@ -35,7 +35,7 @@ def pair_grid(x1, x2, columns=8, zoom=1):
 
 
 def curves(rows, path, title):
-    """Draws loss, std x sqrt(d) and kNN accuracy over the epochs.
+    """Draws loss, std x sqrt(d), effective rank and kNN accuracy over the epochs.
 
     Args:
         rows: rows of metrics.jsonl.
@@ -45,6 +45,7 @@ def curves(rows, path, title):
     panels = (
         ("loss", "loss (−1: views agree)"),
         ("z_std", "std of output × √d (0: collapsed)"),
+        ("feature_rank", "effective rank of features"),
         ("knn_accuracy", "kNN accuracy"),
     )
     panels = [p for p in panels if any(row.get(p[0]) is not None for row in rows)]

@@ -9,7 +9,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from simsiam_keras.errors import RunFailed
@@ -184,6 +183,8 @@ def save_checkpoint(run_dir, model, epoch):
     Returns:
         The path of the checkpoint.
     """
+    import keras  # not at the top: `diagnose` reads a run without waiting for it
+
     folder = Path(run_dir) / "checkpoints"
     folder.mkdir(exist_ok=True)
     path = folder / f"epoch_{epoch:05d}.npz"

@@ -14,6 +14,7 @@ from tensorboardX import SummaryWriter
 from simsiam_keras import (
     callbacks,
     config,
+    diagnose,
     distribute,
     encoders,
     export,
@@ -26,7 +27,7 @@ from simsiam_keras import (
 )
 from simsiam_keras.augment.recipe import RECIPES
 from simsiam_keras.data import pipeline, sources
-from simsiam_keras.evaluation import embeddings, knn, linear
+from simsiam_keras.evaluation import collapse, embeddings, knn, linear
 from simsiam_keras.methods import METHODS
 from simsiam_keras.methods.simsiam import views_of
 
@@ -36,6 +37,9 @@ XLA_FROM_WIDTH = 64
 # Photographs of various sizes become squares of this many times a view's side before they travel to
 # the device, which crops from them.
 DEVICE_CANVAS = 1.5
+# Images whose two views are measured for collapse after each epoch, in 3 % of an epoch's time on
+# the 1,437 digits and less on any larger set. An effective rank cannot exceed it.
+DIAGNOSED = 200
 HELD_OUT = 0.2  # of a labelled set without a test split
 
 
@@ -81,14 +85,19 @@ def _pretrain(cfg, run_dir, first, console):
     _check_replicas(cfg, micro_batch)
     probe = _load_probe(cfg, source, say)
     model, schedule = build_model(cfg, recipe, steps, len(source))
-    encode = _encode(cfg, recipe, model.encoder)
+    monitored = _monitored(cfg, recipe, model)
+    encode = _encode(monitored)
     measure = functools.partial(_measure_knn, cfg, encode, recipe, probe) if probe else None
 
     first_epoch = runs.restore_checkpoint(run_dir, model)
     distribute.check_agreement(first_epoch, "The epoch to go on from")
     say(_headline(cfg, source, model, steps, run_dir, first_epoch))
     accuracy = measure() if measure and first_epoch == 0 else None
-    dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch)
+    part = (distribute.process(), distribute.processes())
+    with_index = cfg.predictor == "moving_average"
+    dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch, part, with_index)
+    measure_collapse = _collapse_monitor(cfg, monitored, recipe, source)
+    flags = diagnose.parse_flags(config.to_flagfile(cfg))
     bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
@@ -111,10 +120,11 @@ def _pretrain(cfg, run_dir, first, console):
             steps_per_epoch=steps,
             verbose=0,
             callbacks=[
-                callbacks.StopOnNaN(),
+                callbacks.StopOnNaN(run_dir if first else None),
                 *([callbacks.KNN(measure, cfg.knn_every, cfg.epochs)] if measure else []),
+                callbacks.Diagnosis(measure_collapse),
                 *records,
-                callbacks.CollapseWatch(say, cfg.stop_on_collapse),
+                callbacks.CollapseWatch(say, flags, cfg.stop_on_collapse),
                 bar,
             ],
         )
@@ -244,15 +254,13 @@ def _optimizer(cfg, model, schedule, peak):
     return optimizers.with_constant_rate(optimizer, model.predictor.trainable_variables, peak)
 
 
-def _dataset(cfg, recipe, source, batch_size, first_epoch):
+def _dataset(cfg, recipe, source, batch_size, first_epoch=0, part=(0, 1), with_index=False):
     """Batches for `fit`: views made on the host, or images for the model's augmenter."""
     epochs = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
-    with_index = cfg.predictor == "moving_average"
     if cfg.augment == "host":
         views = _host_views(recipe, views_of(cfg.symmetrization))
         return pipeline.training_views(source, views, batch_size, **epochs, with_index=with_index)
     size = None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
-    part = (distribute.process(), distribute.processes())
     batches = functools.partial(
         pipeline.training_images,
         source,
@@ -309,27 +317,37 @@ def _load_probe(cfg, source, say):
     return _Probe(bank, queries)
 
 
-def _encode(cfg, recipe, encoder):
+@dataclasses.dataclass(frozen=True)
+class _Monitored:
+    """What the monitors look at, on one device of this process; `update` before each look."""
+
+    encoder: keras.Model
+    projector: keras.Model
+    update: object
+
+
+def _monitored(cfg, recipe, model):
+    """The model's encoder and projector, or copies where these can only compute together."""
+    if not distribute.spread():
+        return _Monitored(model.encoder, model.projector, lambda: None)
+    with distribute.alone():
+        own, _ = build_model(cfg, recipe, steps=1)
+
+    def update():
+        own.encoder.set_weights(model.encoder.get_weights())
+        own.projector.set_weights(model.projector.get_weights())
+
+    return _Monitored(own.encoder, own.projector, update)
+
+
+def _encode(monitored):
     """A function of uint8 images to the features of the encoder as it then is."""
-    if distribute.processes() > 1:
-        with distribute.alone():
-            own = build_encoder(cfg, recipe.size)
-
-        def encode_alone(images):
-            with distribute.alone():
-                own.set_weights(encoder.get_weights())
-                return own.predict(images, batch_size=256, verbose=0)
-
-        return encode_alone
-
-    replicas = distribute.replicas()
 
     def encode(images):
-        # JAX divides whole batches only, and `predict_on_batch` would not divide at all.
-        padding = np.repeat(images[-1:], -len(images) % replicas, axis=0)
-        padded = np.concatenate([images, padding])
-        features = encoder.predict(padded, batch_size=max(1, 256 // replicas) * replicas, verbose=0)
-        return features[: len(images)]
+        with distribute.alone():
+            monitored.update()
+            # `predict` divides a batch over replicas; `predict_on_batch` would give all to each.
+            return monitored.encoder.predict(images, batch_size=256, verbose=0)
 
     return encode
 
@@ -351,6 +369,47 @@ def _measure_knn(cfg, encode, recipe, probe):
     )
 
 
+def _collapse_monitor(cfg, monitored, recipe, source):
+    """A function that measures collapse on a fixed sample of view pairs.
+
+    Features and outputs are those of inference, with the moving statistics: what a user of the
+    encoder gets, the same for an image whatever the others, and without a trace in the model. Not
+    at random initialization, where these statistics are those of no batch.
+    """
+    with distribute.alone():
+        pairs = _sample_pairs(cfg, recipe, source)
+        inputs = keras.Input(monitored.encoder.input_shape[1:])
+        features = monitored.encoder(inputs, training=False)
+        outputs = monitored.projector(features, training=False)
+        network = keras.Model(inputs, [features, outputs])
+        network.compile(jit_compile=jit_compile(cfg))
+
+    def forward(images):
+        # `predict` would take longer to set up than this to compute. Of several replicas each one
+        # computes all images, and the results come one after the other.
+        n = len(images)
+        return [np.asarray(y[:n], "float32") for y in network.predict_on_batch(images)]
+
+    def measure():
+        with distribute.alone():
+            monitored.update()
+            (features, z1), (_, z2) = map(forward, pairs)
+        # Inference can overflow where training did not; a monitor must not end the run.
+        finite = all(np.isfinite(y).all() for y in (features, z1, z2))
+        return collapse.measure(features, z1, z2) if finite else {}
+
+    return measure
+
+
+def _sample_pairs(cfg, recipe, source):
+    """The first two views of the first epoch's first images, made by the engine that trains."""
+    n = min(DIAGNOSED, len(source))
+    views = next(iter(_dataset(cfg, recipe, source, n)))
+    if cfg.augment == "device":
+        views = _device_views(cfg, recipe)(views[0])  # not the model's layer, which counts steps
+    return [np.rint(keras.ops.convert_to_numpy(x)).astype("uint8") for x in views[:2]]
+
+
 def _begin(cfg, run_dir, board, recipe, source, knn_accuracy):
     """Writes what does not change: environment, flags, a picture of the views, kNN before."""
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
@@ -363,10 +422,7 @@ def _begin(cfg, run_dir, board, recipe, source, knn_accuracy):
     plots.write_png(run_dir / "plots" / "views.png", grid)
     board.add_image("augmented_pairs", grid, 0, dataformats="HWC")
     if knn_accuracy is not None:
-        row = dict.fromkeys(("loss", "z_std", "learning_rate", "images_per_second", "seconds"))
-        row = {"epoch": 0, "step": 0, **row, "knn_accuracy": knn_accuracy}
-        runs.append_metrics(run_dir, row)
-        callbacks.write_scalars(board, row)
+        callbacks.record(run_dir, board, callbacks.row(0, 0, {"knn_accuracy": knn_accuracy}))
 
 
 def preview_grid(cfg, recipe, source, pairs):
@@ -441,6 +497,7 @@ def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, b
         "seed": cfg.seed,
         "loss": trained[-1]["loss"],
         "z_std": trained[-1]["z_std"],
+        **{name: trained[-1][name] for name in diagnose.MEASURES},
         "knn_accuracy": trained[-1]["knn_accuracy"],
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
         "knn": None,

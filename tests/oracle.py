@@ -83,6 +83,48 @@ def output_std(z):
     return math.sqrt(d) * total / d
 
 
+def effective_rank(x):
+    """RankMe: `exp(-sum_k p_k log p_k)`, `p_k = s_k / ||s||_1 + 1e-7`. arXiv 2210.02885, section 3.
+
+    The singular values s are NumPy's; the rows are not centred.
+    """
+    singular = [float(s) for s in np.linalg.svd(np.asarray(x, "float64"), compute_uv=False)]
+    entropy = 0.0
+    for s in singular:
+        p = s / sum(singular) + 1e-7
+        entropy -= p * math.log(p)
+    return math.exp(entropy)
+
+
+def squared_distance(a, b):
+    return sum((float(u) - float(v)) ** 2 for u, v in zip(a, b, strict=True))
+
+
+def alignment(z1, z2):
+    """`E ||f(x) - f(y)||^2` over positive pairs of unit vectors. arXiv 2005.10242, section 4.1."""
+    return sum(squared_distance(unit(a), unit(b)) for a, b in zip(z1, z2, strict=True)) / len(z1)
+
+
+def uniformity(z):
+    """`log E exp(-2 ||f(x) - f(y)||^2)` over different images. arXiv 2005.10242, section 4.1."""
+    z = [unit(z_i) for z_i in z]
+    terms = [math.exp(-2 * squared_distance(z[i], z[j])) for i in range(len(z)) for j in range(i)]
+    return math.log(sum(terms) / len(terms))
+
+
+def largest_eigenvalue_share(x):
+    """Largest eigenvalue of `(1/n) sum_i (x_i - mean) (x_i - mean)^T` over its trace."""
+    n, d = len(x), len(x[0])
+    mean = [sum(float(x[i][j]) for i in range(n)) / n for j in range(d)]
+    covariance = np.zeros((d, d))
+    for j in range(d):
+        for k in range(d):
+            covariance[j, k] = (
+                sum((float(x[i][j]) - mean[j]) * (float(x[i][k]) - mean[k]) for i in range(n)) / n
+            )
+    return max(np.linalg.eigvalsh(covariance)) / sum(covariance[j, j] for j in range(d))
+
+
 def batch_norm(x, gamma=None, beta=None, epsilon=1e-5):
     """Each channel to mean 0 and (biased) variance 1 over the batch, then scaled and shifted."""
     x = np.asarray(x, "float64")

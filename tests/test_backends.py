@@ -188,6 +188,8 @@ def test_digits_without_tensorflow(backend, tmp_path):
     call(backend, "-c", "import importlib.util as u; assert u.find_spec('tensorflow') is None")
     result = pretrain(backend, tmp_path / "run", "--batch_size=256")
     assert result["backend"] == backend and result["z_std"] > 0.5
+    assert 1 < result["feature_rank"] <= 32 and 1 < result["output_rank"] <= 16
+    assert 0 < result["alignment"] < 4 and -4.03 < result["uniformity"] < 0
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert len(events.Scalars("loss")) == 2

@@ -83,6 +83,7 @@ def test_the_command_trains_on_two_replicas(tmp_path):
     assert "2 replica(s)" in done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["knn_accuracy_random_init"] > 0.3  # features and labels in the same order
+    assert 1 < result["feature_rank"] <= 32 and 0 < result["alignment"] < 4
     loaded = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
     norms = [x for x in loaded.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert norms and not any(layer.synchronized for layer in norms)

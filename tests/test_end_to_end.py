@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from simsiam_keras import callbacks, config, train
+from simsiam_keras import callbacks, config, diagnose, heads, train
 from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
+from simsiam_keras.methods import SimSiam
 from tests.conftest import ROOT
 
 SMALL = (
@@ -56,6 +57,12 @@ def test_metrics_hold_one_row_an_epoch(run_dir):
     assert [row["knn_accuracy"] is not None for row in rows] == [True, False, True, True]
     for row in rows[1:]:
         assert -1 <= row["loss"] <= 1 and 0 < row["z_std"] <= 1 and row["seconds"] > 0
+        # 200 images, 32 features, 16 outputs.
+        assert 1 < row["feature_rank"] < 32 and 1 < row["output_rank"] < 16
+        assert 0 < row["alignment"] < 4 and -4 * 200 / 199 < row["uniformity"] < 0
+        assert 1 / 16 < row["eigenvalue_share"] < 1
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    assert all(rows[0][name] is None for name in diagnose.MEASURES)
     # The cosine's rate at the last step of each epoch; .06 is .03 x 256 / 256 doubled nowhere.
     rates = [0.03 * (1 + np.cos(np.pi * (step - 1) / 15)) / 2 for step in (5, 10, 15)]
     np.testing.assert_allclose([row["learning_rate"] for row in rows[1:]], rates, rtol=1e-5)
@@ -67,6 +74,9 @@ def test_result_states_what_was_measured_and_how(run_dir):
     assert result["method"] == "simsiam" and result["epochs"] == 3
     assert result["loss"] == rows[-1]["loss"] and result["z_std"] == rows[-1]["z_std"]
     assert result["knn_accuracy"] == rows[-1]["knn_accuracy"]
+    assert {name: result[name] for name in diagnose.MEASURES} == {
+        name: rows[-1][name] for name in diagnose.MEASURES
+    }
     assert result["knn_accuracy_random_init"] == rows[0]["knn_accuracy"]
     expected = {"k": 200, "temperature": 0.1, "bank": 1437, "queries": "test split"}
     assert result["knn"] == expected
@@ -77,6 +87,7 @@ def test_tensorboard_holds_scalars_pairs_and_flags(run_dir):
     events.Reload()
     tags = events.Tags()
     assert {"loss", "z_std", "knn_accuracy", "learning_rate"} <= set(tags["scalars"])
+    assert set(diagnose.MEASURES) <= set(tags["scalars"])
     assert tags["images"] == ["augmented_pairs"]
     assert len(events.Scalars("loss")) == 3
     text = events.Tensors("flags/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -182,12 +193,52 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(run_dir, tmp_path, monk
     assert not (tmp_path / "run" / "result.json").exists()
     assert pretrain(tmp_path / "run") == 0
     assert "resumes after epoch 2" in capfd.readouterr().err
-    for name in ("loss", "z_std", "knn_accuracy"):
+    for name in ("loss", "z_std", "knn_accuracy", *diagnose.MEASURES):
         a, b = (
             [json.loads(line)[name] for line in (path / "metrics.jsonl").read_text().splitlines()]
             for path in (run_dir, tmp_path / "run")
         )
-        assert a == pytest.approx(b, abs=1e-5), name
+        assert a == pytest.approx(b, abs=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", ["host", "device"])
+def test_measuring_collapse_leaves_the_training_as_it_was(augment, tmp_path, monkeypatch):
+    losses = []
+    for name in ("measured", "not measured"):
+        flags = [f"--augment={augment}", "--knn_every=0", "--epochs=2"]
+        assert pretrain(tmp_path / name, *flags) == 0
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines[1:]])
+        monkeypatch.setattr(train, "_collapse_monitor", lambda *_: dict)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
+    traced = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            traced.append(1)
+            return x
+
+    cfg = config.Pretrain(recipe="digits", output_dim=8, jit="off", run_dir=str(tmp_path))
+    recipe, source = train.recipe_of(cfg), sources.load("digits")
+    x = inputs = keras.Input((16, 16, 3))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counted()(x)))
+    model = SimSiam(encoder, projector=heads.projector(8))
+    measure = train._collapse_monitor(cfg, model, recipe, source)
+    first, before = measure(), len(traced)
+    assert [measure() for _ in range(3)] == [first] * 3 and len(traced) == before
+    again = train._collapse_monitor(cfg, model, recipe, source)
+    assert again() == first  # a resumed run draws the same pairs
+    x1, x2 = train._sample_pairs(cfg, recipe, source)
+    assert x1.shape == x2.shape == (200, 16, 16, 3) and x1.dtype == "uint8"
+    # Views of the same image: the brightness that the jitter leaves goes together.
+    means = [x.mean(axis=(1, 2, 3)) for x in (x1, x2)]
+    assert np.corrcoef(*means)[0, 1] > np.corrcoef(means[0], means[1][::-1])[0, 1] + 0.1
+    model.projector.set_weights([np.full_like(w, np.inf) for w in model.projector.get_weights()])
+    assert measure() == {}  # no number, and no end of the run
 
 
 def test_the_same_command_refuses_a_finished_run(run_dir, capfd):
@@ -242,7 +293,8 @@ def test_collapse_is_said_in_plain_words(tmp_path, capfd):
     flags = ["--stop_gradient=false", "--epochs=25", "--batch_size=64", "--base_lr=0.4"]
     assert pretrain(tmp_path / "run", *flags, "--stop_on_collapse", "--probe_dataset=none") == 1
     error = " ".join(capfd.readouterr().err.split())
-    assert "outputs are collapsing to one constant" in error and "Try:" in error
+    assert "outputs are collapsing" in error or "outputs have collapsed" in error
+    assert "stopped after epoch" in error and "Try: --stop_gradient=false is the cause" in error
     assert (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -252,6 +304,10 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_checkpoints(tmp_path
     assert "not a number" in error and "Traceback" not in error
     rows = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "NaN" not in rows
+    assert main(["diagnose", f"--run_dir={tmp_path / 'run'}"]) == 0
+    found = " ".join(capfd.readouterr().out.split())
+    assert "The loss was not a number in epoch 1" in found
+    assert "Lower --base_lr: it is 1e+20" in found
 
 
 BAD = [
