@@ -72,6 +72,11 @@ def run():
 
 
 def _dispatch(command, cfg):
+    if command == "study":  # trains in other processes, and takes no memory from them
+        with _no_native_messages():
+            from simsiam_keras.study import runner
+
+        return runner.run(cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import evaluate, train
 
