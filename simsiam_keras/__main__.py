@@ -82,6 +82,11 @@ def _dispatch(command, cfg):
         from simsiam_keras import diagnose
 
         return diagnose.diagnose(cfg)
+    if command == "study":  # trains in other processes, and takes no memory from them
+        with _no_native_messages():
+            from simsiam_keras.study import runner
+
+        return runner.run(cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import evaluate, train
 

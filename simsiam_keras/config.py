@@ -203,6 +203,36 @@ def _contradictions(cfg):
 
 
 @dataclass(frozen=True)
+class Study(Pretrain):
+    """Repeats the paper's experiments and reports them beside the paper's numbers."""
+
+    study: str = option(
+        "all",
+        "Experiment of the paper.",
+        choices=(
+            *("stop_gradient", "predictor", "batch_size", "batch_norm", "symmetrization"),
+            *("similarity", "output_dim", "alternation", "all"),
+        ),
+    )
+    study_dir: str = option(
+        "",
+        "Folder to write to, which `--run_dir` typed on the command line names as well; by "
+        "default that of the recipe's own run, followed by `_study`.",
+    )
+    seeds: int = option(3, "Runs of every setting: seeds `--seed`, `--seed` + 1, ...", minimum=1)
+    linear: bool = option(True, "Also train a linear classifier on each encoder.")
+    retry_failed: bool = option(False, "Run again what has failed.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.job_addresses:
+            raise ValueError(
+                "study trains one run after another in one process each; --job_addresses is for "
+                f"pretrain. Received: job_addresses={self.job_addresses}"
+            )
+
+
+@dataclass(frozen=True)
 class EncoderInput(Common, Images):
     """An encoder and the images to put through it."""
 
@@ -279,6 +309,7 @@ COMMANDS = {
     "export": Export,
     "preview": Preview,
     "diagnose": Diagnose,
+    "study": Study,
 }
 
 
@@ -298,6 +329,9 @@ def parse(command, argv):
     """
     values = flags.FlagValues()
     cls = COMMANDS[command]
+    if cls is Study:
+        # A flagfile names the folder of the recipe's own run, which a study must not write to.
+        argv = [re.sub("^--?run_dir(?==|$)", "--study_dir", argument) for argument in argv]
     for field in dataclasses.fields(cls):
         _define(field, values)
     rest = values([command, *argv])[1:]
@@ -355,3 +389,8 @@ def run_dir(config):
         return Path(config.run_dir)
     name = config.dataset.rstrip("/").split(":")[-1].split("/")[-1]
     return Path("saved_models") / f"{config.method}_{name}"
+
+
+def study_dir(config):
+    """The folder that a study writes to, as a `pathlib.Path`."""
+    return Path(config.study_dir or f"{run_dir(config)}_study")

@@ -114,7 +114,7 @@ class MovingAverage(keras.layers.Layer):
         """Creates the memory for outputs of the projector's width."""
         if distribute.replicas() > 1:
             raise ValueError(
-                "`MovingAverage` keeps its memory on one replica. "
+                "`MovingAverage` keeps its memory on one replica, as with --strategy=none. "
                 f"Received: {distribute.replicas()} replicas"
             )
         self.memory = _state(self, (self.images, projector.output_shape[-1]), "float32", "memory")

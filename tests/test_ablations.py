@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from simsiam_keras import callbacks, config, train
 from simsiam_keras.__main__ import main
 from simsiam_keras.methods.simsiam import views_of
 from simsiam_keras.targets import MovingAverage, Snapshot
+from tests.conftest import ROOT
 
 SWITCHES = {
     "stop_gradient": (True, False),
@@ -82,6 +85,7 @@ def test_every_combination_is_taken_or_refused_in_one_sentence():
     assert refused == contradictions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["host", "device"])
 def test_every_pair_of_switches_trains(augment):
     images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype="uint8")
@@ -138,9 +142,6 @@ RUNS = {
 }
 
 
-FAST = ("alternating", "moving average")
-
-
 def pretrain(run_dir, *flags):
     return main(["pretrain", *RUN, f"--run_dir={run_dir}", *flags])
 
@@ -159,10 +160,8 @@ class Interrupted(callbacks.Checkpoint):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name not in FAST else []) for name in RUNS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_resumed_run_equals_one_that_was_never_stopped(name, photos, tmp_path, monkeypatch):
     flags = [*RUNS[name], f"--dataset=folder:{photos}"]
     assert pretrain(tmp_path / "whole", *flags) == 0
@@ -187,3 +186,12 @@ def test_contradicting_flags_get_one_sentence(tmp_path, capfd):
     assert pretrain(tmp_path / "run", "--predictor=none", "--predictor_lr=constant") == 2
     assert "predictor that learns, not none" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_moving_average_refuses_several_replicas(tmp_path):
+    flags = [*RUN, "--predictor=moving_average", "--strategy=mirrored", "--virtual_devices=2"]
+    command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={tmp_path / 'run'}"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "memory on one replica" in done.stderr and "2 replicas" in done.stderr

@@ -227,10 +227,11 @@ def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
     x = inputs = keras.Input((16, 16, 3))
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counted()(x)))
     model = SimSiam(encoder, projector=heads.projector(8))
-    measure = train._collapse_monitor(cfg, model, recipe, source)
+    monitored = train._monitored(cfg, recipe, model)
+    measure = train._collapse_monitor(cfg, monitored, recipe, source)
     first, before = measure(), len(traced)
     assert [measure() for _ in range(3)] == [first] * 3 and len(traced) == before
-    again = train._collapse_monitor(cfg, model, recipe, source)
+    again = train._collapse_monitor(cfg, monitored, recipe, source)
     assert again() == first  # a resumed run draws the same pairs
     x1, x2 = train._sample_pairs(cfg, recipe, source)
     assert x1.shape == x2.shape == (200, 16, 16, 3) and x1.dtype == "uint8"
@@ -274,7 +275,9 @@ def test_labelled_folder_without_a_test_split_holds_a_fifth_out(photos, tmp_path
     assert knn["queries"] == "a fifth held out"
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision_trains_and_exports_float32(precision, tmp_path):
     flags = ["--epochs=1", f"--precision={precision}", "--predictor_lr=constant"]
     assert pretrain(tmp_path / "run", *flags) == 0

@@ -29,7 +29,7 @@ def blocks(features, size):
 
 
 def _give_back(features):
-    while isinstance(features.base, np.ndarray):
+    while isinstance(getattr(features, "base", None), np.ndarray):  # a list has none
         features = features.base
     # Only what can be read again: of a private, writable map the changes would be lost.
     if isinstance(features, np.memmap) and features.mode == "r":

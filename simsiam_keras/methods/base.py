@@ -65,6 +65,11 @@ class JointEmbedding(keras.Model):
         # self-supervised loss has no use for.
         first = data[0] if isinstance(data, (tuple, list)) else data
         if isinstance(first, dict):
+            if "views" not in first and self.augmenter is None:
+                raise ValueError(
+                    f"`{type(self).__name__}` needs an `augmenter` for batches without 'views'. "
+                    f"Received: {sorted(first)}"
+                )
             return (first,)
         if self.augmenter is not None:
             return ({"images": first},)

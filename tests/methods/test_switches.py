@@ -421,6 +421,11 @@ def test_a_batch_without_numbers_is_an_error():
         step(model, views())
 
 
+def test_images_in_a_dict_without_an_augmenter_are_an_error():
+    with pytest.raises(ValueError, match="needs an `augmenter` .* Received: .'images', 'index'."):
+        step(compiled(tiny()), {"images": images(), "index": np.arange(8)})
+
+
 # Saving, resuming, refusing
 
 SWITCHES = {
