@@ -145,9 +145,14 @@ class Loop:
         from rich.console import Console
         from tensorboardX import SummaryWriter
 
-        from simsiam_keras import callbacks
+        from simsiam_keras import callbacks, config, diagnose, monitors, train
 
         cfg, epochs = self.cfg, 2
+        pairs = train._sample_pairs(cfg, self.recipe, self.source)
+        measure = monitors.collapse_measures(
+            monitors.monitored(self.model, make_copy=None), pairs, train.jit_compile(cfg)
+        )
+        measure()  # compiles
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         board = stack.enter_context(contextlib.closing(SummaryWriter(str(run_dir / "board"))))
         # The bar is drawn as on a terminal, where nobody sees it.
@@ -155,12 +160,15 @@ class Loop:
         bar = callbacks.Progress(epochs, 0, self.steps, cfg.batch_size, console)
         stack.callback(bar.close)
         return [
-            callbacks.StopOnNaN(),
+            callbacks.StopOnNaN(run_dir),
+            callbacks.Diagnosis(measure),
             callbacks.Record(
                 run_dir, board, self.schedule, self.steps, self.steps * cfg.batch_size
             ),
             callbacks.Checkpoint(run_dir, cfg.checkpoint_every, epochs),
-            callbacks.CollapseWatch(console.print, cfg.stop_on_collapse),
+            callbacks.CollapseWatch(
+                console.print, diagnose.parse_flags(config.to_flagfile(cfg)), cfg.stop_on_collapse
+            ),
             bar,
         ]
 

@@ -19,6 +19,7 @@ from simsiam_keras import (
     encoders,
     export,
     heads,
+    monitors,
     optimizers,
     plots,
     runs,
@@ -27,7 +28,6 @@ from simsiam_keras import (
 )
 from simsiam_keras.augment.recipe import RECIPES
 from simsiam_keras.data import pipeline, sources
-from simsiam_keras.evaluation import collapse, embeddings, knn, linear
 from simsiam_keras.methods import METHODS
 from simsiam_keras.methods.simsiam import views_of
 
@@ -40,7 +40,6 @@ DEVICE_CANVAS = 1.5
 # Images whose two views are measured for collapse after each epoch, in 3 % of an epoch's time on
 # the 1,437 digits and less on any larger set. An effective rank cannot exceed it.
 DIAGNOSED = 200
-HELD_OUT = 0.2  # of a labelled set without a test split
 
 
 def pretrain(cfg, console=None):
@@ -83,11 +82,13 @@ def _pretrain(cfg, run_dir, first, console):
     pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses more than there are
     steps = pipeline.steps_per_epoch(len(source), micro_batch)
     _check_replicas(cfg, micro_batch)
-    probe = _load_probe(cfg, source, say)
+    probe = monitors.load_probe(cfg, source, say)
     model, schedule = build_model(cfg, recipe, steps, len(source))
-    monitored = _monitored(cfg, recipe, model)
-    encode = _encode(monitored)
-    measure = functools.partial(_measure_knn, cfg, encode, recipe, probe) if probe else None
+    monitored = monitors.monitored(model, lambda: build_model(cfg, recipe, steps=1)[0])
+    encode = monitors.encoder_of(monitored)
+    measure = (
+        functools.partial(monitors.knn_accuracy, cfg, encode, recipe, probe) if probe else None
+    )
 
     first_epoch = runs.restore_checkpoint(run_dir, model)
     distribute.check_agreement(first_epoch, "The epoch to go on from")
@@ -96,7 +97,9 @@ def _pretrain(cfg, run_dir, first, console):
     part = (distribute.process(), distribute.processes())
     with_index = cfg.predictor == "moving_average"
     dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch, part, with_index)
-    measure_collapse = _collapse_monitor(cfg, monitored, recipe, source)
+    with distribute.alone():
+        pairs = _sample_pairs(cfg, recipe, source)
+    measure_collapse = monitors.collapse_measures(monitored, pairs, jit_compile(cfg))
     flags = diagnose.parse_flags(config.to_flagfile(cfg))
     bar = callbacks.Progress(cfg.epochs, first_epoch, steps, micro_batch, console)
     with contextlib.ExitStack() as stack:
@@ -291,116 +294,6 @@ def _device_views(cfg, recipe, count=2):
     return device.TwoViews(recipe, cfg.seed, count)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Probe:
-    """Labelled images of the kNN monitor; `queries` is None where the bank is split."""
-
-    bank: object
-    queries: object
-
-
-def _load_probe(cfg, source, say):
-    if cfg.probe_dataset == "none":
-        return None
-    name = cfg.probe_dataset or cfg.dataset
-    same = name == cfg.dataset and cfg.probe_split == cfg.split
-    if same and source.labels is None:
-        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
-        return None
-    bank = source if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
-    if bank.labels is None:
-        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
-    try:
-        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
-    except sources.NoSuchSplit:
-        return _Probe(bank, None)
-    return _Probe(bank, queries)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Monitored:
-    """What the monitors look at, on one device of this process; `update` before each look."""
-
-    encoder: keras.Model
-    projector: keras.Model
-    update: object
-
-
-def _monitored(cfg, recipe, model):
-    """The model's encoder and projector, or copies where these can only compute together."""
-    if not distribute.spread():
-        return _Monitored(model.encoder, model.projector, lambda: None)
-    with distribute.alone():
-        own, _ = build_model(cfg, recipe, steps=1)
-
-    def update():
-        own.encoder.set_weights(model.encoder.get_weights())
-        own.projector.set_weights(model.projector.get_weights())
-
-    return _Monitored(own.encoder, own.projector, update)
-
-
-def _encode(monitored):
-    """A function of uint8 images to the features of the encoder as it then is."""
-
-    def encode(images):
-        with distribute.alone():
-            monitored.update()
-            # `predict` divides a batch over replicas; `predict_on_batch` would give all to each.
-            return monitored.encoder.predict(images, batch_size=256, verbose=0)
-
-    return encode
-
-
-def _embed(encode, recipe, source):
-    return embeddings.embed(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
-
-
-def _measure_knn(cfg, encode, recipe, probe):
-    bank, bank_labels = _embed(encode, recipe, probe.bank), probe.bank.labels
-    if probe.queries is not None:
-        queries, query_labels = _embed(encode, recipe, probe.queries), probe.queries.labels
-    else:
-        kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
-        queries, query_labels = bank[held_out], bank_labels[held_out]
-        bank, bank_labels = bank[kept], bank_labels[kept]
-    return knn.knn_accuracy(
-        bank, bank_labels, queries, query_labels, cfg.knn_k, cfg.knn_temperature
-    )
-
-
-def _collapse_monitor(cfg, monitored, recipe, source):
-    """A function that measures collapse on a fixed sample of view pairs.
-
-    Features and outputs are those of inference, with the moving statistics: what a user of the
-    encoder gets, the same for an image whatever the others, and without a trace in the model. Not
-    at random initialization, where these statistics are those of no batch.
-    """
-    with distribute.alone():
-        pairs = _sample_pairs(cfg, recipe, source)
-        inputs = keras.Input(monitored.encoder.input_shape[1:])
-        features = monitored.encoder(inputs, training=False)
-        outputs = monitored.projector(features, training=False)
-        network = keras.Model(inputs, [features, outputs])
-        network.compile(jit_compile=jit_compile(cfg))
-
-    def forward(images):
-        # `predict` would take longer to set up than this to compute. Of several replicas each one
-        # computes all images, and the results come one after the other.
-        n = len(images)
-        return [np.asarray(y[:n], "float32") for y in network.predict_on_batch(images)]
-
-    def measure():
-        with distribute.alone():
-            monitored.update()
-            (features, z1), (_, z2) = map(forward, pairs)
-        # Inference can overflow where training did not; a monitor must not end the run.
-        finite = all(np.isfinite(y).all() for y in (features, z1, z2))
-        return collapse.measure(features, z1, z2) if finite else {}
-
-    return measure
-
-
 def _sample_pairs(cfg, recipe, source):
     """The first two views of the first epoch's first images, made by the engine that trains."""
     n = min(DIAGNOSED, len(source))
@@ -476,7 +369,7 @@ def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, b
     earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
     plots.curves(rows, run_dir / "plots" / "curves.png", f"{cfg.method} on {source.name}")
     shown = probe.queries or probe.bank if probe else source
-    features = _embed(encode, recipe, shown)
+    features = monitors.embed(encode, recipe, shown)
     plots.embedding_map(
         features,
         shown.labels,
@@ -500,19 +393,9 @@ def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, b
         **{name: trained[-1][name] for name in diagnose.MEASURES},
         "knn_accuracy": trained[-1]["knn_accuracy"],
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
-        "knn": None,
+        "knn": monitors.knn_protocol(cfg, probe) if probe else None,
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
         "wall_seconds": round(time.perf_counter() - began + earlier, 1),
     }
-    if probe:
-        bank = len(probe.bank)
-        if probe.queries is None:
-            bank = len(linear.held_out_split(probe.bank.labels, HELD_OUT, seed=0)[0])
-        result["knn"] = {
-            "k": knn.effective_k(cfg.knn_k, bank),
-            "temperature": cfg.knn_temperature,
-            "bank": bank,
-            "queries": f"{cfg.probe_test_split} split" if probe.queries else "a fifth held out",
-        }
     runs.write_json(run_dir / "result.json", result)
     return {**result, "run_dir": str(run_dir)}

@@ -29,6 +29,7 @@ LEVELS = [
         "targets",
     },
     {"evaluation", "config"},
+    {"monitors"},
     {"train", "evaluate", "study"},
     {"__main__", "__init__"},
 ]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from simsiam_keras import callbacks, config, diagnose, heads, train
+from simsiam_keras import callbacks, config, diagnose, heads, monitors, train
 from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
 from simsiam_keras.methods import SimSiam
@@ -210,7 +210,7 @@ def test_measuring_collapse_leaves_the_training_as_it_was(augment, tmp_path, mon
         assert pretrain(tmp_path / name, *flags) == 0
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines[1:]])
-        monkeypatch.setattr(train, "_collapse_monitor", lambda *_: dict)
+        monkeypatch.setattr(monitors, "collapse_measures", lambda *_: dict)
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
@@ -227,13 +227,13 @@ def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
     x = inputs = keras.Input((16, 16, 3))
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counted()(x)))
     model = SimSiam(encoder, projector=heads.projector(8))
-    monitored = train._monitored(cfg, recipe, model)
-    measure = train._collapse_monitor(cfg, monitored, recipe, source)
+    monitored = monitors.monitored(model, make_copy=None)
+    pairs = x1, x2 = train._sample_pairs(cfg, recipe, source)
+    measure = monitors.collapse_measures(monitored, pairs, jit_compile=False)
     first, before = measure(), len(traced)
     assert [measure() for _ in range(3)] == [first] * 3 and len(traced) == before
-    again = train._collapse_monitor(cfg, monitored, recipe, source)
-    assert again() == first  # a resumed run draws the same pairs
-    x1, x2 = train._sample_pairs(cfg, recipe, source)
+    again = train._sample_pairs(cfg, recipe, source)
+    assert all(map(np.array_equal, again, pairs))  # a resumed run draws the same pairs
     assert x1.shape == x2.shape == (200, 16, 16, 3) and x1.dtype == "uint8"
     # Views of the same image: the brightness that the jitter leaves goes together.
     means = [x.mean(axis=(1, 2, 3)) for x in (x1, x2)]

@@ -1,0 +1,172 @@
+"""What looks at a model while it trains: nearest neighbours, and measures of collapse."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from simsiam_keras import distribute
+from simsiam_keras.data import sources
+from simsiam_keras.evaluation import collapse, embeddings, knn, linear
+
+HELD_OUT = 0.2  # of a labelled set without a test split
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Labelled images of the kNN monitor; `queries` is None where the bank is split."""
+
+    bank: object
+    queries: object
+
+
+def load_probe(cfg, source, say):
+    """The labelled images that the flags name.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        source: the training images, which may be the bank.
+        say: function of a sentence.
+
+    Returns:
+        A `Probe`, or None without labels.
+
+    Raises:
+        ValueError: if the data set that was named has no labels.
+    """
+    if cfg.probe_dataset == "none":
+        return None
+    name = cfg.probe_dataset or cfg.dataset
+    same = name == cfg.dataset and cfg.probe_split == cfg.split
+    if same and source.labels is None:
+        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
+        return None
+    bank = source if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
+    if bank.labels is None:
+        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
+    try:
+        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
+    except sources.NoSuchSplit:
+        return Probe(bank, None)
+    return Probe(bank, queries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitored:
+    """What the monitors look at, on one device of this process; `update` before each look."""
+
+    encoder: keras.Model
+    projector: keras.Model
+    update: object
+
+
+def monitored(model, make_copy):
+    """The model's encoder and projector, or copies where these can only compute together.
+
+    Args:
+        model: a method, with `encoder` and `projector`.
+        make_copy: function without arguments to another such model.
+
+    Returns:
+        A `Monitored`.
+    """
+    if not distribute.spread():
+        return Monitored(model.encoder, model.projector, lambda: None)
+    with distribute.alone():
+        own = make_copy()
+
+    def update():
+        own.encoder.set_weights(model.encoder.get_weights())
+        own.projector.set_weights(model.projector.get_weights())
+
+    return Monitored(own.encoder, own.projector, update)
+
+
+def encoder_of(monitored):
+    """A function of uint8 images to the features of the encoder as it then is."""
+
+    def encode(images):
+        with distribute.alone():
+            monitored.update()
+            # `predict` divides a batch over replicas; `predict_on_batch` would give all to each.
+            return monitored.encoder.predict(images, batch_size=256, verbose=0)
+
+    return encode
+
+
+def embed(encode, recipe, source):
+    """The features of the images of a source, float32 `[n, d]`."""
+    return embeddings.embed(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
+
+
+def knn_accuracy(cfg, encode, recipe, probe):
+    """Classifies a probe's queries, or a fifth of its bank, by weighted nearest neighbours.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        encode: function of uint8 images to features.
+        recipe: the augmentation recipe, of the images' size.
+        probe: a `Probe`.
+
+    Returns:
+        The accuracy, a float.
+    """
+    bank, bank_labels = embed(encode, recipe, probe.bank), probe.bank.labels
+    if probe.queries is not None:
+        queries, query_labels = embed(encode, recipe, probe.queries), probe.queries.labels
+    else:
+        kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
+        queries, query_labels = bank[held_out], bank_labels[held_out]
+        bank, bank_labels = bank[kept], bank_labels[kept]
+    return knn.knn_accuracy(
+        bank, bank_labels, queries, query_labels, cfg.knn_k, cfg.knn_temperature
+    )
+
+
+def knn_protocol(cfg, probe):
+    """What `knn_accuracy` did, for result.json."""
+    bank = len(probe.bank)
+    if probe.queries is None:
+        bank = len(linear.held_out_split(probe.bank.labels, HELD_OUT, seed=0)[0])
+    return {
+        "k": knn.effective_k(cfg.knn_k, bank),
+        "temperature": cfg.knn_temperature,
+        "bank": bank,
+        "queries": f"{cfg.probe_test_split} split" if probe.queries else "a fifth held out",
+    }
+
+
+def collapse_measures(monitored, pairs, jit_compile):
+    """A function that measures collapse on view pairs, `{name: number}`.
+
+    Features and outputs are those of inference, with the moving statistics: what a user of the
+    encoder gets, the same for an image whatever the others, and without a trace in the model. Not
+    at random initialization, where these statistics are those of no batch.
+
+    Args:
+        monitored: a `Monitored`.
+        pairs: `(x1, x2)`, each uint8 `[n, height, width, 3]`.
+        jit_compile: as in `keras.Model.compile`.
+    """
+    with distribute.alone():
+        inputs = keras.Input(monitored.encoder.input_shape[1:])
+        features = monitored.encoder(inputs, training=False)
+        outputs = monitored.projector(features, training=False)
+        network = keras.Model(inputs, [features, outputs])
+        network.compile(jit_compile=jit_compile)
+
+    def forward(images):
+        # `predict` would take longer to set up than this to compute. Of several replicas each one
+        # computes all images, and the results come one after the other.
+        n = len(images)
+        return [np.asarray(y[:n], "float32") for y in network.predict_on_batch(images)]
+
+    def measure():
+        with distribute.alone():
+            monitored.update()
+            (features, z1), (_, z2) = map(forward, pairs)
+        # Inference can overflow where training did not; a monitor must not end the run.
+        finite = all(np.isfinite(y).all() for y in (features, z1, z2))
+        return collapse.measure(features, z1, z2) if finite else {}
+
+    return measure
