@@ -31,9 +31,6 @@ from simsiam_keras.data import pipeline, sources
 from simsiam_keras.methods import METHODS
 from simsiam_keras.methods.simsiam import views_of
 
-# Below this width XLA's convolutions on a CPU are slower than TensorFlow's own, several times so at
-# 24 and 32 channels; at 64 they are faster.
-XLA_FROM_WIDTH = 64
 # Photographs of various sizes become squares of this many times a view's side before they travel to
 # the device, which crops from them.
 DEVICE_CANVAS = 1.5
@@ -234,13 +231,15 @@ def _targets(cfg, steps, images):
 
 
 def jit_compile(cfg):
-    """What `--jit` means to `keras.Model.compile`; `auto` decides by device and width."""
+    """What `--jit` means to `keras.Model.compile`.
+
+    `auto` is XLA, but for TensorFlow on a CPU, whose own kernels are 1.4 to 8 times faster
+    (benchmarks/results/step.md).
+    """
     if cfg.jit != "auto":
         return cfg.jit == "on"
     on_cpu = not any("gpu" in device.lower() for device in distribute.devices())
-    if keras.backend.backend() == "tensorflow" and on_cpu:
-        return cfg.width >= XLA_FROM_WIDTH and distribute.replicas() == 1
-    return "auto"
+    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"
 
 
 def _optimizer(cfg, model, schedule, peak):
