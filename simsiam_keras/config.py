@@ -134,7 +134,11 @@ class Pretrain(Common, Views):
     precision: str = option(
         "float32", "Arithmetic.", choices=("float32", "mixed_bfloat16", "mixed_float16")
     )
-    jit: str = option("auto", "Compile the step with XLA.", choices=("auto", "on", "off"))
+    jit: str = option(
+        "auto",
+        "Compile the step with XLA; `auto`: but for TensorFlow on a CPU, where that is slower.",
+        choices=("auto", "on", "off"),
+    )
     strategy: str = option(
         "auto",
         "`auto`: all GPUs (on JAX all devices of all processes); `mirrored`: MirroredStrategy.",
