@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from simsiam_keras import callbacks, config, diagnose, heads, monitors, train
+from simsiam_keras import callbacks, config, diagnose, distribute, heads, monitors, train
 from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
 from simsiam_keras.methods import SimSiam
@@ -212,6 +212,12 @@ def test_measuring_collapse_leaves_the_training_as_it_was(augment, tmp_path, mon
         losses.append([json.loads(line)["loss"] for line in lines[1:]])
         monkeypatch.setattr(monitors, "collapse_measures", lambda *_: dict)
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.skipif(any("gpu" in d.lower() for d in distribute.devices()), reason="needs a CPU")
+def test_the_step_is_compiled_as_asked_and_not_where_that_is_slower():
+    asked = {jit: train.jit_compile(config.Pretrain(jit=jit)) for jit in ("auto", "on", "off")}
+    assert asked == {"auto": False, "on": True, "off": False}
 
 
 def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
