@@ -54,7 +54,8 @@ def main(argv=None):
     try:
         result = _dispatch(command, cfg)
     except KeyboardInterrupt:
-        goes_on = "goes on from the last checkpoint" if command == "pretrain" else "starts again"
+        goes_on = {"pretrain": "goes on from the last checkpoint", "study": "goes on"}
+        goes_on = goes_on.get(command, "starts again")
         print(f"\ninterrupted; the same command {goes_on}", file=sys.stderr)
         return 130
     except ProcessLost as error:

@@ -45,7 +45,7 @@ def save_encoder(encoder, folder, eval_crop=1.0):
 
     The SavedModel's endpoint `serve` takes `[n, height, width, 3]` images with values 0..255, uint8
     or float32, of any batch size, and contains the normalization; it needs neither this package nor
-    Keras to be loaded. Without TensorFlow it is left out.
+    Keras to be loaded. Written on JAX it takes uint8 only; without TensorFlow it is left out.
 
     Args:
         encoder: a functional `keras.Model` of stock layers.

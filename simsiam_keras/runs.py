@@ -194,6 +194,12 @@ def save_checkpoint(run_dir, model, epoch):
     return path
 
 
+def last_epoch(run_dir):
+    """The epoch of the newest checkpoint; 0 without one."""
+    path = _newest(run_dir)
+    return int(path.stem.removeprefix("epoch_")) if path else 0
+
+
 def restore_checkpoint(run_dir, model):
     """Restores the newest checkpoint, if there is one.
 
@@ -207,17 +213,21 @@ def restore_checkpoint(run_dir, model):
     Raises:
         RunFailed: if the checkpoint belongs to another model.
     """
-    paths = sorted((Path(run_dir) / "checkpoints").glob("epoch_*.npz"))
-    if not paths:
+    path = _newest(run_dir)
+    if path is None:
         return 0
-    with np.load(paths[-1]) as saved:
+    with np.load(path) as saved:
         variables = _variables(model)
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
         if {name: saved[name].shape for name in saved.files} != shapes:
-            raise RunFailed(f"{paths[-1]} belongs to another model; give another --run_dir")
+            raise RunFailed(f"{path} belongs to another model; give another --run_dir")
         for name, variable in variables.items():
             variable.assign(saved[name])
-    return int(paths[-1].stem.removeprefix("epoch_"))
+    return last_epoch(run_dir)
+
+
+def _newest(run_dir):
+    return max((Path(run_dir) / "checkpoints").glob("epoch_*.npz"), default=None)
 
 
 def _variables(model):

@@ -87,8 +87,8 @@ def _pretrain(cfg, run_dir, first, console):
         functools.partial(monitors.knn_accuracy, cfg, encode, recipe, probe) if probe else None
     )
 
+    distribute.check_agreement(runs.last_epoch(run_dir), "The epoch to go on from")
     first_epoch = runs.restore_checkpoint(run_dir, model)
-    distribute.check_agreement(first_epoch, "The epoch to go on from")
     say(_headline(cfg, source, model, steps, run_dir, first_epoch))
     accuracy = measure() if measure and first_epoch == 0 else None
     part = (distribute.process(), distribute.processes())

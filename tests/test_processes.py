@@ -73,10 +73,10 @@ def start_two(*flags, code=None):
 
 
 def finish(*processes):
-    for process in processes:
-        out, err = process.communicate(timeout=400)
-        assert process.returncode == 0, err[-3000:]
-    return out, err
+    said = [process.communicate(timeout=400) for process in processes]
+    errors = "\n".join(err[-3000:] for _, err in said)
+    assert all(process.returncode == 0 for process in processes), errors
+    return said[-1]
 
 
 def weights(run_dir, epoch):
