@@ -227,14 +227,6 @@ class Study(Pretrain):
     linear: bool = option(True, "Also train a linear classifier on each encoder.")
     retry_failed: bool = option(False, "Run again what has failed.")
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.job_addresses:
-            raise ValueError(
-                "study trains one run after another in one process each; --job_addresses is for "
-                f"pretrain. Received: job_addresses={self.job_addresses}"
-            )
-
 
 @dataclass(frozen=True)
 class EncoderInput(Common, Images):

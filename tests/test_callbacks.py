@@ -11,6 +11,7 @@ def progress(width, terminal, epochs=800):
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
     bar = callbacks.Progress(epochs, 98, steps_per_epoch=2, images_per_step=512, console=console)
     bar.on_train_begin()
+    bar.began -= 0.1  # so that the rate is one that a GPU reaches, of five digits
     logs = {"loss": -0.8312, "z_std": 0.9974}
     for epoch in (98, 99):
         bar.on_epoch_begin(epoch)

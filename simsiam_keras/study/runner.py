@@ -39,6 +39,11 @@ def run(cfg, console=None):
         ValueError: if the folder holds something else, or the recipe itself cannot be run.
         RunFailed: if every run has failed.
     """
+    if cfg.job_addresses:
+        raise ValueError(
+            "study trains one run after another, each in one process; --job_addresses is for "
+            f"pretrain. Received: job_addresses={cfg.job_addresses}"
+        )
     console = console or Console(stderr=True)
     study_dir = config.study_dir(cfg)
     _refuse_another_recipe(study_dir, cfg)
