@@ -224,6 +224,12 @@ class Study(Pretrain):
         "default that of the recipe's own run, followed by `_study`.",
     )
     seeds: int = option(3, "Runs of every setting: seeds `--seed`, `--seed` + 1, ...", minimum=1)
+    jobs: int = option(
+        1,
+        "Runs at a time, each on its share of the processors: faster where one run does not keep "
+        "all of them busy, as small ones do not.",
+        minimum=1,
+    )
     linear: bool = option(True, "Also train a linear classifier on each encoder.")
     retry_failed: bool = option(False, "Run again what has failed.")
 

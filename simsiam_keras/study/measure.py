@@ -1,12 +1,14 @@
 """One run of a study in a process of its own: `pretrain`, then `linear-probe` on its encoder.
 
-    python -m simsiam_keras.study.measure {linear,knn} PRETRAIN_FLAGS
+    python -m simsiam_keras.study.measure {linear,knn} PROCESSORS PRETRAIN_FLAGS
 
-A process for each run keeps its seeds, memory and crashes to itself. The last line that it prints
-says what went wrong; the exit code is 2 where the flags or the data are the cause, else 1.
+PROCESSORS are the numbers of those to compute on, separated by commas, or `all`. A process for each
+run keeps its seeds, memory and crashes to itself. The last line that it prints says what went
+wrong; the exit code is 2 where the flags or the data are the cause, else 1.
 """
 
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -17,17 +19,37 @@ from simsiam_keras import config
 REFUSED = (ValueError, FileNotFoundError, NotADirectoryError, ImportError)
 
 
+def command(cfg, linear, processors):
+    """The command line of a run.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        linear: whether to train a linear classifier as well.
+        processors: numbers of those to compute on; none are all.
+
+    Returns:
+        A list of words.
+    """
+    shared = ",".join(map(str, processors)) or "all"
+    flags = config.to_flagfile(cfg).splitlines()
+    return [sys.executable, "-m", __name__, "linear" if linear else "knn", shared, *flags]
+
+
 def main(argv):
     """Runs what is left to run.
 
     Args:
-        argv: `linear` or `knn`, then the flags of `pretrain`.
+        argv: `linear` or `knn`, processors, then the flags of `pretrain`.
 
     Returns:
         The exit code.
     """
+    what, processors, *flags = argv
+    if processors != "all":
+        # Before a backend starts as many threads as there are processors.
+        os.sched_setaffinity(0, map(int, processors.split(",")))
     try:
-        _measure(config.parse("pretrain", argv[1:]), linear=argv[0] == "linear")
+        _measure(config.parse("pretrain", flags), linear=what == "linear")
     except Exception as error:
         traceback.print_exc()
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)

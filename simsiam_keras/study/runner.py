@@ -6,9 +6,9 @@ import os
 import signal
 import statistics
 import subprocess
-import sys
 import threading
 import time
+from concurrent import futures
 from dataclasses import fields, replace
 
 from rich import progress
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from simsiam_keras import config, runs
 from simsiam_keras.errors import RunFailed
-from simsiam_keras.study import cells, report
+from simsiam_keras.study import cells, measure, report
 from simsiam_keras.study.grids import STUDIES
 
 REPORT_EVERY = 60  # seconds; a report of all experiments takes 3 to write
@@ -120,20 +120,33 @@ def _fill(cfg, grid, console):
         soft_wrap=True,
         highlight=False,
     )
-    with _Bar(len(grid), done, recipe(cfg).epochs, console) as bar:
+    slots = list(range(cfg.jobs))  # free shares of the processors
+    stop = threading.Event()
+    with _Bar(len(grid), done, recipe(cfg).epochs, cfg.jobs, console) as bar:
         written = time.monotonic()
-        while waiting:
-            cell = waiting[0]
-            bar.begin(waiting, measured_seconds(grid))
-            error = _run(cfg, cell, grid[cell], bar)
-            waiting.pop(0)
-            bar.end(cell, error, time_left(waiting, measured_seconds(grid)))
-            if time.monotonic() - written > REPORT_EVERY:
-                report.write(config.study_dir(cfg))
-                written = time.monotonic()
+        running = {}
+        with futures.ThreadPoolExecutor(cfg.jobs) as pool:
+            try:
+                while waiting or running:
+                    while waiting and slots:
+                        cell, slot = waiting.pop(0), slots.pop(0)
+                        job = pool.submit(_run, cfg, cell, grid[cell], slot, stop)
+                        running[job] = cell, slot
+                        bar.begin(cell)
+                    ended, _ = futures.wait(running, 1, futures.FIRST_COMPLETED)
+                    for job in ended:
+                        cell, slot = running.pop(job)
+                        slots.append(slot)
+                        bar.end(cell, job.result(), waiting, measured_seconds(grid))
+                    bar.tick(waiting, measured_seconds(grid))
+                    if ended and time.monotonic() - written > REPORT_EVERY:
+                        report.write(config.study_dir(cfg))
+                        written = time.monotonic()
+            finally:
+                stop.set()  # what is still running ends too; its checkpoints stay
 
 
-def _run(cfg, cell, changed, bar):
+def _run(cfg, cell, changed, slot, stop):
     """Runs a cell to its end and records it; returns None, or why it failed."""
     began = time.monotonic()
     try:
@@ -141,36 +154,48 @@ def _run(cfg, cell, changed, bar):
     except ValueError as refusal:  # flags of the recipe that do not go with the row's
         code, error = 2, str(refusal)
     else:
-        code = _run_process(setting, cfg.linear, cell.log, bar)
+        command = measure.command(setting, cfg.linear, processors(slot, cfg.jobs))
+        code = _run_process(command, setting.backend, cell.log, stop)
         error = _last_words(cell.log, code) if code else None
+    if stop.is_set():
+        return None  # ended from outside, and so neither finished nor failed
     if code == 2 and cell.name == cells.RECIPE:
         raise ValueError(error)  # nothing else could be run either
     cell.settle(time.monotonic() - began, error, cfg.linear)
     return error
 
 
-def _run_process(setting, linear, log, bar):
-    flags = config.to_flagfile(setting).splitlines()
-    command = [sys.executable, "-m", "simsiam_keras.study.measure"]
-    environment = {**os.environ, "KERAS_BACKEND": setting.backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def processors(slot, jobs):
+    """The share of this machine's processors that one of several runs at a time computes on.
+
+    Args:
+        slot: number of the run among those at a time, from 0.
+        jobs: how many there are at a time.
+
+    Returns:
+        A list of numbers, empty where one run takes all or the system cannot divide them.
+    """
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return []
+    every = sorted(os.sched_getaffinity(0))
+    return every[slot::jobs] or [every[slot % len(every)]]
+
+
+def _run_process(command, backend, log, stop):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as output:
         process = subprocess.Popen(
-            [*command, "linear" if linear else "knn", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
         )
         try:
-            while True:
-                try:
-                    return process.wait(timeout=1)
-                except subprocess.TimeoutExpired:
-                    bar.tick(setting.run_dir)
+            while not stop.is_set():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=0.5)
         finally:
             process.terminate()  # does nothing to a process that has ended
             process.wait()
+    return process.returncode
 
 
 def _last_words(log, code):
@@ -191,17 +216,18 @@ def measured_seconds(grid):
     return seconds
 
 
-def time_left(waiting, seconds, elapsed=0.0, share=0.0):
+def time_left(cells, seconds, elapsed=0.0, share=0.0, jobs=1):
     """Estimates the seconds to the end of a grid.
 
     A run takes as long as others of its setting did, or, where there are none, as the mean of all.
 
     Args:
-        waiting: the cells that have not finished, the one that is running first.
+        cells: the cells that have not finished, running or waiting.
         seconds: measured seconds, a list by setting.
-        elapsed: seconds that the first has been running. Defaults to 0.
-        share: the share of the first that is done, in [0, 1]; it tells how long a run takes while
+        elapsed: seconds that the running ones have been running, added up. Defaults to 0.
+        share: the shares of them that are done, added up; they tell how long a run takes while
             none has been measured. Defaults to 0.
+        jobs: how many run at a time. Defaults to 1.
 
     Returns:
         Seconds >= 0; None while there is nothing to judge by.
@@ -212,17 +238,18 @@ def time_left(waiting, seconds, elapsed=0.0, share=0.0):
             return None
         measured = [elapsed / share]
     typical = statistics.fmean(measured)
-    total = sum(statistics.fmean(seconds.get(cell.name, [typical])) for cell in waiting)
-    return max(0.0, total - elapsed)
+    total = sum(statistics.fmean(seconds.get(cell.name, [typical])) for cell in cells)
+    return max(0.0, total - elapsed) / jobs
 
 
 class _Bar:
     """One bar over all runs on a terminal; everywhere one line for each run that ends."""
 
-    def __init__(self, total, done, epochs, console):
-        self.total, self.done, self.epochs, self.console = total, done, epochs, console
+    def __init__(self, total, done, epochs, jobs, console):
+        self.total, self.done, self.epochs, self.jobs = total, done, epochs, jobs
+        self.console, self.running = console, {}
         self.bar = progress.Progress(
-            progress.TextColumn("run {task.fields[number]}/{task.total}"),
+            progress.TextColumn("{task.fields[done]}/{task.total} runs"),
             progress.BarColumn(),
             progress.TaskProgressColumn(),
             progress.TextColumn("{task.fields[shown]}", markup=False),
@@ -235,35 +262,43 @@ class _Bar:
     def __enter__(self):
         self.bar.start()
         self.task = self.bar.add_task(
-            "study", total=self.total, completed=self.done, number=self.done, shown="", left="?"
+            "study", total=self.total, completed=self.done, done=self.done, shown="", left="?"
         )
         return self
 
     def __exit__(self, *error):
         self.bar.stop()
 
-    def begin(self, waiting, seconds):
-        self.waiting, self.seconds, self.began = list(waiting), seconds, time.monotonic()
-        cell = waiting[0]
-        self._update(0.0, shown=f"{cell.name} seed {cell.seed}", number=self.done + 1)
+    def begin(self, cell):
+        self.running[cell] = time.monotonic()
 
-    def tick(self, run_dir):
+    def tick(self, waiting, seconds):
         if self.bar.disable:
             return
-        rows = runs.read_metrics(run_dir)
-        self._update(rows[-1]["epoch"] / self.epochs if rows else 0.0)
+        share = sum(self._share(cell) for cell in self.running)
+        self.bar.update(
+            self.task,
+            completed=self.done + share,
+            done=self.done,
+            shown=", ".join(f"{cell.name} seed {cell.seed}" for cell in self.running),
+            left=_clock(self._left(waiting, seconds, share)),
+        )
 
-    def _update(self, share, **shown):
-        elapsed = time.monotonic() - self.began
-        left = time_left(self.waiting, self.seconds, elapsed, share)
-        self.bar.update(self.task, completed=self.done + share, left=_clock(left), **shown)
+    def _share(self, cell):
+        rows = runs.read_metrics(cell.folder)
+        return rows[-1]["epoch"] / self.epochs if rows else 0.0
 
-    def end(self, cell, error, left):
+    def _left(self, waiting, seconds, share=0.0):
+        now = time.monotonic()
+        elapsed = sum(now - began for began in self.running.values())
+        return time_left([*self.running, *waiting], seconds, elapsed, share, self.jobs)
+
+    def end(self, cell, error, waiting, seconds):
         self.done += 1
-        self.bar.update(self.task, completed=self.done, left=_clock(left))
+        del self.running[cell]
         self.console.print(
             f"[{self.done}/{self.total}] {cell.name} seed {cell.seed}: {_measured(cell, error)}, "
-            f"{cell.outcome()['seconds']:.0f} s, left {_clock(left)}",
+            f"{cell.outcome()['seconds']:.0f} s, left {_clock(self._left(waiting, seconds))}",
             soft_wrap=True,
             markup=False,
             highlight=False,

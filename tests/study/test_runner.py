@@ -172,6 +172,26 @@ def test_time_left(waiting, seconds, elapsed, share, left):
     assert runner.time_left([cell(name) for name in waiting], seconds, elapsed, share) == left
 
 
+def test_two_at_a_time_take_half_the_time():
+    waiting, seconds = [cell("a"), cell("b"), cell("c")], {"a": [100], "b": [60], "c": [40]}
+    assert runner.time_left(waiting, seconds, elapsed=20, jobs=2) == 90
+    # Two runs half done after 30 s each, nothing finished: 60 s each.
+    assert runner.time_left(waiting, {}, elapsed=60, share=1.0, jobs=2) == 60
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 50])
+def test_runs_at_a_time_share_the_processors(jobs):
+    every = os.sched_getaffinity(0)
+    shares = [runner.processors(slot, jobs) for slot in range(jobs)]
+    if jobs == 1:
+        assert shares == [[]]  # all
+    else:
+        assert set().union(*shares) == every and all(shares)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        if jobs <= len(every):
+            assert sum(map(len, shares)) == len(every)
+
+
 def test_failures_do_not_shorten_the_estimate(tmp_path):
     def behave(changes, seed):
         return "no power" if seed else healthy(changes, seed)
@@ -200,7 +220,7 @@ def test_last_words_of_a_process(tmp_path):
     ],
 )
 def test_a_process_says_last_what_was_wrong(flags, code, words, tmp_path, capfd):
-    assert measure.main(["linear", *TINY, f"--run_dir={tmp_path / 'run'}", *flags]) == code
+    assert measure.main(["linear", "all", *TINY, f"--run_dir={tmp_path / 'run'}", *flags]) == code
     assert words in capfd.readouterr().err.strip().splitlines()[-1]
 
 
@@ -216,6 +236,25 @@ def test_a_mistake_in_the_recipe_is_told_once(tmp_path, capfd):
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("simsiam_keras: ") and "/nowhere" in error
     assert not list((tmp_path / "s").glob("runs/*/*.json"))
+
+
+@pytest.mark.slow
+def test_two_runs_at_a_time_are_the_runs_of_one_at_a_time(tmp_path):
+    losses = []
+    for jobs in ("1", "2"):
+        command = study_command(tmp_path / jobs, "--epochs=2", "--nolinear", f"--jobs={jobs}")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folders = sorted((tmp_path / jobs / "runs").glob("*/seed0"))
+        losses.append([row["loss"] for folder in folders for row in runs.read_metrics(folder)])
+        assert len(folders) == 2
+    began, ended = (
+        [os.stat(folder / name).st_mtime for folder in folders]
+        for name in ("environment.json", "result.json")
+    )
+    assert max(began) < min(ended)  # at the same time
+    assert losses[0][1] == pytest.approx(losses[1][1], abs=1e-5)
+    assert [x for x in losses[0] if x] == pytest.approx([x for x in losses[1] if x], abs=1e-3)
 
 
 @pytest.mark.slow
