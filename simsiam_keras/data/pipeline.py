@@ -48,36 +48,54 @@ def epoch_order(n, seed, epoch):
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1, with_index=False):
+def training_views(
+    source,
+    views,
+    batch_size,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    with_index=False,
+    order=None,
+    with_labels=False,
+):
     """Batches of two views for `model.fit`, for every epoch from `first_epoch` on.
 
     One data set over all epochs, so that nothing waits where one ends; give `fit` the
-    `steps_per_epoch`. Each epoch is a new permutation without its incomplete last batch. Both
-    views of a pair come out of the same read. The augmentation is seeded by (seed, number since
-    the beginning of training), of the batch, or of the image when they are decoded on the fly: a
-    run resumed at an epoch sees what the uninterrupted run would have seen.
+    `steps_per_epoch`. Each epoch is a new permutation without its incomplete last batch, unless
+    `order` says otherwise. Both views of a pair come out of the same read. The augmentation is
+    seeded by (seed, number since the beginning of training), of the batch, or of the image when
+    they are decoded on the fly: a run resumed at an epoch sees what the uninterrupted run would
+    have seen.
 
     Args:
         source: a `Source` of n images.
-        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair, or more, of uint8
-            `[m, size, size, 3]` tensors. With an attribute `recipe`, JPEGs far larger than its
-            crops need are decoded at a fraction of their size.
+        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair, or another number, of
+            uint8 `[m, size, size, 3]` tensors. With an attribute `recipe`, JPEGs far larger than
+            its crops need are decoded at a fraction of their size.
         batch_size: images in a batch, within [1, n].
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
         epochs: number after the last epoch; default 1.
         with_index: also give the number of each image in `source`; default False.
+        order: function of an epoch's number to the images that it visits, int64 `[steps *
+            batch_size]` with as many steps in every epoch, such as
+            `lambda epoch: balanced_order(labels, batch_size, classes, seed, epoch)`; default None,
+            the permutation.
+        with_labels: also give the label of each image; default False.
 
     Returns:
-        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`; with the index,
-        of `{"views": (x1, x2), "index": int64 [batch_size]}`.
+        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`; with the index
+        or the labels, of `{"views": (x1, x2), "index": int64 [batch_size], "labels": likewise}`.
 
     Raises:
-        ValueError: if there is not one full batch, or `seed` is negative.
+        ValueError: if there is not one full batch, an epoch of `order` is no whole number of
+            batches, `seed` is negative, or labels are asked of a source that has none.
         ImportError: if TensorFlow is missing.
     """
-    steps = steps_per_epoch(len(source), batch_size)
+    steps, order = _ordered(source, batch_size, seed, first_epoch, order)
     _check_seed(seed)
+    _check_labels(source, with_labels)
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -89,16 +107,21 @@ def training_views(source, views, batch_size, seed=0, first_epoch=0, epochs=1, w
     rows = [steps, batch_size] if in_memory else [steps * batch_size]
 
     def epoch_rows(epoch):
-        def order(epoch):
-            return epoch_order(len(source), seed, int(epoch))[: steps * batch_size]
+        def read(epoch):
+            return order(int(epoch))
 
-        indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        indices = tf.numpy_function(read, [epoch], tf.int64, stateful=False)
         indices = tf.reshape(indices, rows)
         numbers = epoch * rows[0] + tf.range(rows[0], dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((indices, numbers))
 
     def example(pair, index):
-        return {"views": tuple(pair), "index": index} if with_index else tuple(pair)
+        batch = {"views": tuple(pair)}
+        if with_index:
+            batch["index"] = index
+        if with_labels:
+            batch["labels"] = tf.gather(source.labels, index)
+        return batch if len(batch) > 1 else batch["views"]
 
     def batch_views(indices, number):
         images = tf.numpy_function(source.images.__getitem__, [indices], tf.uint8, stateful=False)
@@ -138,6 +161,8 @@ def training_images(
     epochs=1,
     with_index=False,
     part=(0, 1),
+    order=None,
+    with_labels=False,
 ):
     """Batches of plain images, for a model that augments inside its training step.
 
@@ -155,34 +180,40 @@ def training_images(
         with_index: also give the number of each image in `source`; default False.
         part: `(i, k)` for the i-th of the k equal parts of each batch, one for each process of a
             run; default the whole batch.
+        order: as in `training_views`.
+        with_labels: also give the label of each image; default False.
 
     Yields:
-        `(images,)`, uint8 `[m, height, width, 3]` with m = batch_size / k; with the index,
-        `({"images": images, "index": int64 [m]},)`.
+        `(images,)`, uint8 `[m, height, width, 3]` with m = batch_size / k; with the index or the
+        labels, `({"images": images, "index": int64 [m], "labels": likewise},)`.
 
     Raises:
-        ValueError: if there is not one full batch, k does not divide it, `seed` is negative, or
-            sizes vary and `size` is None.
+        ValueError: if there is not one full batch, k does not divide it, an epoch of `order` is no
+            whole number of batches, `seed` is negative, sizes vary and `size` is None, or labels
+            are asked of a source that has none.
     """
-    steps = steps_per_epoch(len(source), batch_size)
+    steps, order = _ordered(source, batch_size, seed, first_epoch, order)
     i, k = part
     if batch_size % k:
         raise ValueError(
             f"`batch_size` must be a multiple of the {k} parts. Received: batch_size={batch_size}"
         )
     _check_seed(seed)
+    _check_labels(source, with_labels)
     if size is None and source.image_shape is None:
         raise ValueError("`size` must be given where the sizes of the images vary. Received: None")
 
     def batches():
         for epoch in range(first_epoch, epochs):
-            order = epoch_order(len(source), seed, epoch)[: steps * batch_size]
-            order = order.reshape(steps, k, batch_size // k)[:, i]
-            batches = _read_batches(
-                source, order.ravel(), size, 1.0, batch_size // k, min_side=size
-            )
-            for images, index in zip(batches, order, strict=True):
-                yield ({"images": images, "index": index},) if with_index else (images,)
+            rows = order(epoch).reshape(steps, k, batch_size // k)[:, i]
+            batches = _read_batches(source, rows.ravel(), size, 1.0, batch_size // k, min_side=size)
+            for images, index in zip(batches, rows, strict=True):
+                batch = {"images": images}
+                if with_index:
+                    batch["index"] = index
+                if with_labels:
+                    batch["labels"] = source.labels[index]
+                yield (batch if len(batch) > 1 else images,)
 
     return batches()
 
@@ -269,6 +300,27 @@ def _min_side(views):
     low, high = recipe.crop_aspect
     fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
     return int(np.ceil(recipe.size / fraction))
+
+
+def _ordered(source, batch_size, seed, first_epoch, order):
+    """The steps of an epoch, and the function of its number to its images."""
+    if order is None:
+        steps = steps_per_epoch(len(source), batch_size)
+        return steps, lambda epoch: epoch_order(len(source), seed, epoch)[: steps * batch_size]
+    visited = len(order(first_epoch))
+    if batch_size < 1 or visited < 1 or visited % batch_size:
+        raise ValueError(
+            "`order` must visit a multiple of `batch_size` images. "
+            f"Received: {visited} images in epoch {first_epoch}, batch_size={batch_size}"
+        )
+    return visited // batch_size, order
+
+
+def _check_labels(source, with_labels):
+    if with_labels and source.labels is None:
+        raise ValueError(
+            f"`with_labels` needs a source with labels. Received: {source.name}, without labels"
+        )
 
 
 def _check_seed(seed):
