@@ -4,8 +4,19 @@ from pathlib import Path
 
 from simsiam_keras.data import arrays, folders, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
+from simsiam_keras.data.subsets import few_labels, imbalanced, subset
 
-__all__ = ["ArraySource", "EncodedSource", "NoSuchSplit", "Source", "load", "splits"]
+__all__ = [
+    "ArraySource",
+    "EncodedSource",
+    "NoSuchSplit",
+    "Source",
+    "few_labels",
+    "imbalanced",
+    "load",
+    "splits",
+    "subset",
+]
 
 
 def load(spec, data_dir=None, split="train"):
