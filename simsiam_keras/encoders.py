@@ -107,7 +107,56 @@ def application(name, input_shape=(224, 224, 3)):
     return keras.Model(images, backbone(x), name="encoder")
 
 
-ENCODERS = {"resnet10": resnet10, "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
+def twin(input_shape=(16, 16, 3), width=64):
+    """The small twin of supervised siamese networks: one convolution, ReLU, 2x2 max-pooling.
+
+    The normalized channels are averaged to one, a plain mean rather than a luma. The 3x3
+    convolution is padded and keeps the resolution; the pooling halves it, without the last row or
+    column of an odd one. The features are flattened, not averaged over space: 4,096 of 16x16
+    pixels, 65,536 of 64x64, so that it is a network for small images.
+
+    Args:
+        input_shape: `(height, width, channels)` of the images, at least 2x2.
+        width: channels of the convolution; default 64.
+
+    Returns:
+        A functional `keras.Model` named `encoder`: `[n, *input_shape]` with values 0..255, of any
+        dtype, to features `[n, (h // 2) * (w // 2) * width]` of h x w pixels.
+
+    Raises:
+        ValueError: if `width` is below 1.
+
+    Example:
+    >>> twin((16, 16, 3), width=64).output_shape
+    (None, 4096)
+    """
+    if width < 1:
+        raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    images = keras.Input(input_shape, name="images")
+    x = _normalization(input_shape[-1])(images)
+    x = keras.ops.mean(x, axis=-1, keepdims=True)
+    x = keras.layers.Conv2D(
+        width,
+        3,
+        padding="same",
+        # torch.nn.Conv2d's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias.
+        kernel_initializer=keras.initializers.RandomUniform(-1 / 3, 1 / 3),
+        bias_initializer=keras.initializers.RandomUniform(-1 / 3, 1 / 3),
+        name="conv",
+    )(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.MaxPooling2D(2, name="pool")(x)
+    x = keras.layers.Flatten(name="features")(x)
+    return keras.Model(images, x, name="encoder")
+
+
+ENCODERS = {
+    "resnet10": resnet10,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "twin": twin,
+}
 
 
 def _normalization(channels):

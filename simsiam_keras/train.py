@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 import math
 import time
 
@@ -178,7 +179,10 @@ def build_encoder(cfg, size):
         raise ValueError(
             f"--encoder must be one of {known} or keras.applications:NAME. Received: {cfg.encoder}"
         )
-    return encoders.ENCODERS[cfg.encoder](shape, cfg.stem, cfg.width, cfg.zero_init_residual)
+    make = encoders.ENCODERS[cfg.encoder]
+    flags = {"stem": cfg.stem, "width": cfg.width, "zero_init_residual": cfg.zero_init_residual}
+    taken = inspect.signature(make).parameters  # the twin has neither stem nor residual
+    return make(shape, **{name: value for name, value in flags.items() if name in taken})
 
 
 def build_model(cfg, recipe, steps, images=1):
