@@ -1,13 +1,25 @@
-"""Measures of a frozen encoder's features: kNN and linear classification."""
+"""Measures of a frozen encoder's features: kNN, linear classification, verification."""
 
 from simsiam_keras.evaluation.knn import effective_k, knn_accuracy, knn_predict, nearest_neighbours
 from simsiam_keras.evaluation.linear import LinearProbe, linear_probe
+from simsiam_keras.evaluation.verification import (
+    best_threshold,
+    pair_similarity,
+    roc_auc,
+    sample_pairs,
+    verify,
+)
 
 __all__ = [
     "LinearProbe",
+    "best_threshold",
     "effective_k",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",
     "nearest_neighbours",
+    "pair_similarity",
+    "roc_auc",
+    "sample_pairs",
+    "verify",
 ]
