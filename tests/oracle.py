@@ -193,3 +193,129 @@ def cosine_rate(t, lr, total, warmup=0):
     if t < warmup:
         return lr * t / warmup
     return lr * (1 + math.cos(math.pi * min(1.0, (t - warmup) / (total - warmup)))) / 2
+
+
+def cosine(a, b):
+    return sum(u * v for u, v in zip(unit(a), unit(b), strict=True))
+
+
+def nt_xent_of_anchors(z1, z2, temperature):
+    """`l(i, j)` of all 2N outputs as anchors, in the order of the views. SimCLR, Algorithm 1."""
+    z, n = [*z1, *z2], len(z1)
+    losses = []
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)  # the other view of the same sample
+        terms = [math.exp(cosine(z[i], z[k]) / temperature) for k in range(2 * n) if k != i]
+        losses.append(-math.log(math.exp(cosine(z[i], z[j]) / temperature) / sum(terms)))
+    return losses
+
+
+def nt_xent(z1, z2, temperature):
+    """`(l(2k - 1, 2k) + l(2k, 2k - 1)) / 2` of each sample k, whose mean is SimCLR's loss."""
+    losses = nt_xent_of_anchors(z1, z2, temperature)
+    n = len(z1)
+    return np.array([(losses[k] + losses[k + n]) / 2 for k in range(n)])
+
+
+def regression(p, z):
+    """`|| p / ||p|| - z / ||z|| ||^2` for each row. BYOL, equation 2."""
+    return np.array([squared_distance(unit(a), unit(b)) for a, b in zip(p, z, strict=True)])
+
+
+def sinkhorn(scores, epsilon=0.05, iterations=3):
+    """SwAV's pseudo-code, supplementary A: Q of K prototypes by B samples, returned as `[B, K]`."""
+    B, K = len(scores), len(scores[0])
+    Q = [[math.exp(float(scores[b][k]) / epsilon) for b in range(B)] for k in range(K)]
+    everything = sum(map(sum, Q))
+    Q = [[q / everything for q in row] for row in Q]
+    for _ in range(iterations):
+        for k in range(K):
+            u = sum(Q[k])
+            Q[k] = [q * (1 / K) / u for q in Q[k]]
+        for b in range(B):
+            column = sum(Q[k][b] for k in range(K))
+            for k in range(K):
+                Q[k][b] *= (1 / B) / column
+    codes = np.empty((B, K))
+    for b in range(B):
+        column = sum(Q[k][b] for k in range(K))
+        for k in range(K):
+            codes[b, k] = Q[k][b] / column
+    return codes
+
+
+def swapped_prediction(scores, codes, temperature):
+    """`-sum_k q_k log softmax(scores / temperature)_k` for each row. SwAV, equation 2."""
+    losses = []
+    for s, q in zip(scores, codes, strict=True):
+        probabilities = softmax([float(a) / temperature for a in s])
+        losses.append(-sum(float(b) * math.log(a) for a, b in zip(probabilities, q, strict=True)))
+    return np.array(losses)
+
+
+def contrastive(distance, same, margin):
+    """`Y D^2 + (1 - Y) max(margin - D, 0)^2` of one pair."""
+    return same * distance**2 + (1 - same) * max(margin - distance, 0.0) ** 2
+
+
+def triplet(d_ap, d_an, margin):
+    """`max(d(a, p) - d(a, n) + margin, 0)` of one triplet."""
+    return max(d_ap - d_an + margin, 0.0)
+
+
+def euclidean(a, b):
+    """`|| a / ||a|| - b / ||b|| ||` of two vectors."""
+    return math.sqrt(squared_distance(unit(a), unit(b)))
+
+
+def contrastive_batch(z, labels, margin):
+    """For each sample, the mean over the others of their pairs' contrastive loss."""
+    rows = []
+    for i in range(len(z)):
+        pairs = [
+            contrastive(euclidean(z[i], z[j]), int(labels[i] == labels[j]), margin)
+            for j in range(len(z))
+            if j != i
+        ]
+        rows.append(sum(pairs) / len(pairs) if pairs else 0.0)
+    return np.array(rows)
+
+
+def others_of(labels, a):
+    """The anchor's positives and negatives. arXiv 1703.07737, section 2."""
+    positives = [i for i in range(len(labels)) if labels[i] == labels[a] and i != a]
+    return positives, [i for i in range(len(labels)) if labels[i] != labels[a]]
+
+
+def triplet_hard(z, labels, margin):
+    """For each anchor, `[m + max_p D(a, p) - min_n D(a, n)]_+`. Batch hard, equation 5."""
+    rows = []
+    for a in range(len(z)):
+        p, n = ([euclidean(z[a], z[i]) for i in others] for others in others_of(labels, a))
+        rows.append(triplet(max(p), min(n), margin) if p and n else 0.0)
+    return np.array(rows)
+
+
+def triplet_all(z, labels, margin):
+    """For each anchor, the mean of `[m + D(a, p) - D(a, n)]_+`. Batch all, equation 6."""
+    rows = []
+    for a in range(len(z)):
+        positives, negatives = others_of(labels, a)
+        losses = [
+            triplet(euclidean(z[a], z[p]), euclidean(z[a], z[n]), margin)
+            for p in positives
+            for n in negatives
+        ]
+        rows.append(sum(losses) / len(losses) if losses else 0.0)
+    return np.array(rows)
+
+
+def finite_differences(f, x, step=1e-5):
+    """Central differences of the scalar `f(x)`, in float64: step^2 from the cut, 1e-16 / step."""
+    x = np.asarray(x, "float64")
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        e = np.zeros_like(x)
+        e[i] = step
+        gradient[i] = (f(x + e) - f(x - e)) / (2 * step)
+    return gradient

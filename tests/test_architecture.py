@@ -15,7 +15,7 @@ PACKAGE = "simsiam_keras"
 # Imports go from a later line to an earlier or the same one, and never in a circle.
 LEVELS = [
     {"errors", "version"},
-    {"losses", "heads", "encoders", "optimizers", "schedules", "lars"},
+    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules", "lars"},
     {
         "methods",
         "data",

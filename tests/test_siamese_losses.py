@@ -1,0 +1,458 @@
+"""The supervised siamese losses, by themselves and over a labelled batch."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from simsiam_keras import losses, mining
+from tests import golden, oracle
+from tests.compiled import compiled, of_unknown_size
+from tests.gradients import gradients_of_arrays
+from tests.test_losses import TOLERANCE, draw, numpy
+
+HALF = ("float32", "bfloat16", "float16")
+
+
+def rows(values):
+    """A `[n]` tensor of float32 values."""
+    return ops.convert_to_tensor(np.array(values, "float32"))
+
+
+# Pairs and triplets by themselves: hinges that are open and closed, on either side of 1, where a
+# square and its root exchange their order.
+D_PAIRS = [0.0, 0.1, 0.4, 0.9, 1.0, 1.3, 1.9, 0.1, 0.4, 0.9, 1.3, 1.9]
+SAME = [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+D_AP = [0.1, 0.9, 0.5, 1.2, 0.3, 1.9, 0.0, 0.7]
+D_AN = [0.9, 0.1, 0.6, 1.3, 1.9, 0.3, 0.0, 0.7]
+
+WRONG_CONTRASTIVES = {
+    "Y the other way round": lambda D, Y, m: mining.contrastive(D, 1 - Y, m),
+    "no margin": lambda D, Y, m: mining.contrastive(D, Y, 1e-6),
+    "margin of the square": lambda D, Y, m: ops.where(Y == 1, D**2, ops.maximum(m - D**2, 0.0)),
+    "roots": lambda D, Y, m: ops.sqrt(mining.contrastive(D, Y, m)),
+    "half": lambda D, Y, m: mining.contrastive(D, Y, m) / 2,
+    "no hinge": lambda D, Y, m: ops.where(Y == 1, D**2, (m - D) ** 2),
+    "pairs of a class only": lambda D, Y, m: ops.where(Y == 1, D**2, 0.0),
+    "other pairs only": lambda D, Y, m: ops.where(Y == 1, 0.0, ops.maximum(m - D, 0.0) ** 2),
+}
+WRONG_TRIPLETS = {
+    "the seed's printed sign": lambda p, n, m: mining.triplet(n, p, m),
+    "no margin": lambda p, n, m: ops.maximum(p - n, 0.0),
+    "minus margin": lambda p, n, m: ops.maximum(p - n - m, 0.0),
+    "squares": lambda p, n, m: ops.maximum(p**2 - n**2 + m, 0.0),
+    "no hinge": lambda p, n, m: p - n + m,
+    "absolute": lambda p, n, m: ops.abs(p - n + m),
+}
+
+
+def check_contrastive(f, margin):
+    D, Y = rows(D_PAIRS), ops.convert_to_tensor(np.array(SAME, "int32"))
+    expected = [oracle.contrastive(d, y, margin) for d, y in zip(D_PAIRS, SAME, strict=True)]
+    np.testing.assert_allclose(numpy(f(D, Y, margin)), expected, atol=TOLERANCE)
+
+
+def check_triplet(f, margin):
+    expected = [oracle.triplet(p, n, margin) for p, n in zip(D_AP, D_AN, strict=True)]
+    assert min(expected) == 0 < max(expected)
+    np.testing.assert_allclose(numpy(f(rows(D_AP), rows(D_AN), margin)), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("margin", [0.2, 1.0, 1.5])
+def test_contrastive_and_triplet_equal_their_definitions(margin):
+    check_contrastive(mining.contrastive, margin)
+    check_triplet(mining.triplet, margin)
+
+
+@pytest.mark.parametrize("margin", [0.2, 1.0, 1.5])
+@pytest.mark.parametrize("name", WRONG_CONTRASTIVES)
+def test_wrong_contrastives_are_rejected(name, margin):
+    with pytest.raises(AssertionError):
+        check_contrastive(WRONG_CONTRASTIVES[name], margin)
+
+
+@pytest.mark.parametrize("margin", [0.2, 1.0, 1.5])
+@pytest.mark.parametrize("name", WRONG_TRIPLETS)
+def test_wrong_triplets_are_rejected(name, margin):
+    with pytest.raises(AssertionError):
+        check_triplet(WRONG_TRIPLETS[name], margin)
+
+
+def test_the_default_margins_are_those_of_the_docstrings():
+    check_contrastive(lambda D, Y, m: mining.contrastive(D, Y), 1.0)
+    check_triplet(lambda p, n, m: mining.triplet(p, n), 0.2)
+
+
+def test_same_may_be_boolean_and_distances_of_half_precision():
+    D, Y = np.array(D_PAIRS, "float16"), np.array(SAME, "bool")
+    actual = mining.contrastive(ops.convert_to_tensor(D), ops.convert_to_tensor(Y))
+    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
+    expected = [oracle.contrastive(float(d), int(y), 1.0) for d, y in zip(D, Y, strict=True)]
+    np.testing.assert_allclose(numpy(actual), expected, atol=TOLERANCE)
+    p, n = (np.array(d, "float16") for d in (D_AP, D_AN))
+    actual = mining.triplet(ops.convert_to_tensor(p), ops.convert_to_tensor(n))
+    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
+    expected = [oracle.triplet(float(a), float(b), 0.2) for a, b in zip(p, n, strict=True)]
+    np.testing.assert_allclose(numpy(actual), expected, atol=TOLERANCE)
+
+
+def test_gradients_pull_the_positive_and_push_the_negative():
+    p, n = (np.array(d, "float32") for d in (D_AP, D_AN))
+    open_hinge = np.array(D_AP) - D_AN + 0.25 > 0
+    dp, dn = gradients_of_arrays(lambda p, n: ops.sum(mining.triplet(p, n, 0.25)), p, n)
+    np.testing.assert_array_equal(dp, open_hinge)
+    np.testing.assert_array_equal(dn, -1.0 * open_hinge)
+    D, Y = np.array(D_PAIRS, "float32"), np.array(SAME)
+    (dD,) = gradients_of_arrays(  # noqa: N806 - the paper's name
+        lambda D: ops.sum(mining.contrastive(D, ops.convert_to_tensor(Y), 1.1)), D
+    )
+    expected = np.where(Y == 1, 2 * D, -2 * np.maximum(1.1 - D, 0))
+    np.testing.assert_allclose(dD, expected, atol=TOLERANCE)
+
+
+# Distances
+
+
+def by_cosines(z):
+    cosine = ops.matmul(losses.l2_normalize(z), ops.transpose(losses.l2_normalize(z)))
+    return ops.sqrt(ops.maximum(2 - 2 * cosine, 0.0) + losses.EPSILON)
+
+
+def without_epsilon(z):
+    z = losses.l2_normalize(z)
+    return ops.sqrt(ops.sum(ops.square(z[:, None] - z[None]), axis=-1))
+
+
+def of_raw_outputs(z):
+    z = losses.at_least_float32(z)
+    return ops.sqrt(ops.sum(ops.square(z[:, None] - z[None]), axis=-1) + losses.EPSILON)
+
+
+def check_distances(f, n, d, dtype="float32"):
+    z = draw(n, d, dtype, seed=3)
+    D = f(z)
+    assert keras.backend.standardize_dtype(D.dtype) == "float32"
+    z = numpy(z)
+    expected = [[oracle.euclidean(a, b) for b in z] for a in z]
+    # 1e-6 on the diagonal, from the epsilon.
+    np.testing.assert_allclose(numpy(D), expected, atol=2 * TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("n, d", [(1, 3), (2, 1), (6, 2), (7, 64)])
+def test_distances_are_those_of_unit_vectors(n, d, dtype):
+    check_distances(mining.pairwise_distances, n, d, dtype)
+
+
+@pytest.mark.parametrize("n, d", [(6, 2), (7, 64)])
+@pytest.mark.parametrize(
+    "wrong",
+    [by_cosines, of_raw_outputs, lambda z: ops.square(mining.pairwise_distances(z))],
+    ids=["by cosines", "raw", "squares"],
+)
+def test_wrong_distances_are_rejected(wrong, n, d):
+    with pytest.raises(AssertionError):
+        check_distances(wrong, n, d)
+
+
+def test_explicit_rows_make_explicit_triplets():
+    a, p, n = (draw(6, 5, seed=s) for s in (1, 2, 3))
+    values = mining.triplet(mining.distances(a, p), mining.distances(a, n), 0.5)
+    expected = [
+        oracle.triplet(oracle.euclidean(x, y), oracle.euclidean(x, z), 0.5)
+        for x, y, z in zip(*map(numpy, (a, p, n)), strict=True)
+    ]
+    assert min(expected) == 0 < max(expected)
+    np.testing.assert_allclose(numpy(values), expected, atol=2 * TOLERANCE)
+
+
+def check_gradient_near_zero(f):
+    """A distance changes by no more than the outputs do: its gradient is at most about 1."""
+    z = np.array(numpy(draw(20, 16, seed=5)), "float32")
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    z[:10] = z[10:] + 1e-4 * numpy(draw(10, 16, seed=6))  # 4e-4 away
+    z[0], z[1], z[2] = z[10], 2 * z[11], 0  # equal, parallel, zero
+    (gradient,) = gradients_of_arrays(lambda z: ops.sum(f(z)), z)
+    assert np.isfinite(gradient).all()
+    for i in (0, 1, *range(3, 10)):
+        (gradient,) = gradients_of_arrays(lambda z, i=i: f(z)[i, i + 10], z)
+        assert np.isfinite(gradient).all()
+        assert np.linalg.norm(gradient, axis=1).max() < 1.1
+
+
+def test_gradients_of_equal_and_nearly_equal_rows_are_finite_and_bounded():
+    check_gradient_near_zero(mining.pairwise_distances)
+
+
+@pytest.mark.parametrize("wrong", [without_epsilon, by_cosines])
+def test_distances_with_other_gradients_are_rejected(wrong):
+    with pytest.raises(AssertionError):
+        check_gradient_near_zero(wrong)
+
+
+# A labelled batch: classes of three, two and one, around centres.
+LABELS = np.array([0, 1, 0, 2, 1, 0])
+
+
+def batch(d=3, dtype="float32"):
+    centres = np.random.default_rng(9).normal(size=(3, 16))[:, :d]
+    z = ops.add(draw(6, d, seed=9), centres[LABELS].astype("float32"))
+    return ops.cast(z, dtype), ops.convert_to_tensor(LABELS)
+
+
+def masks(labels):
+    y = ops.convert_to_numpy(labels)
+    same, itself = y[:, None] == y[None], np.eye(len(y), dtype="bool")
+    return same, itself
+
+
+def mined(z, labels, positive_of, negative_of, margin, itself=False, power=1, f=mining.triplet):
+    """Batch hard by given reductions, with the anchor among its positives if `itself`."""
+    D = mining.pairwise_distances(z) ** power
+    same, diagonal = masks(labels)
+    positive = same if itself else same & ~diagonal
+    away = {ops.max: -np.inf, ops.min: np.inf}
+    p = positive_of(ops.where(positive, D, away[positive_of]), axis=1)
+    n = negative_of(ops.where(~same, D, away[negative_of]), axis=1)
+    values = f(p, n, margin)
+    return ops.where(positive.any(1) & (~same).any(1), values, 0.0)
+
+
+def nonzero_only(z, labels, margin):
+    """The paper's batch all != 0."""
+    D = mining.pairwise_distances(z)
+    values = ops.maximum(D[:, :, None] - D[:, None, :] + margin, 0.0)
+    same, diagonal = masks(labels)
+    valid = (same & ~diagonal)[:, :, None] & ~same[:, None, :]
+    values = ops.where(valid, values, 0.0)
+    count = ops.sum(ops.cast(values > 0, "float32"), axis=(1, 2))
+    return ops.sum(values, axis=(1, 2)) / ops.maximum(count, 1.0)
+
+
+def hard(z, labels, margin):
+    return mining.triplet_batch(z, labels, margin, mining="hard")
+
+
+def every(z, labels, margin):
+    return mining.triplet_batch(z, labels, margin, mining="all")
+
+
+def all_by_sums(z, labels, margin, itself=False, sign=1, power=1):
+    D = mining.pairwise_distances(z) ** power
+    same, diagonal = masks(labels)
+    positive = same if itself else same & ~diagonal
+    valid = ops.cast(positive[:, :, None] & ~same[:, None, :], "float32")
+    values = ops.maximum(sign * (D[:, :, None] - D[:, None, :]) + margin, 0.0) * valid
+    return ops.sum(values, axis=(1, 2)) / ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
+
+
+def with_itself(z, labels, margin):
+    D = mining.pairwise_distances(z)
+    same = ops.convert_to_tensor(masks(labels)[0])
+    return ops.mean(mining.contrastive(D, same, margin), axis=1)
+
+
+def squared_distances(z, labels, margin):
+    same, diagonal = masks(labels)
+    values = mining.contrastive(mining.pairwise_distances(z) ** 2, same, margin)
+    return ops.sum(ops.where(diagonal, 0.0, values), axis=1) / (len(same) - 1)
+
+
+CHECKED = {
+    "contrastive": (mining.contrastive_batch, oracle.contrastive_batch),
+    "hard": (hard, oracle.triplet_hard),
+    "all": (every, oracle.triplet_all),
+}
+WRONG = [
+    ("contrastive", "itself", with_itself),
+    ("contrastive", "squares", squared_distances),
+    ("contrastive", "sum", lambda z, y, m: 5 * mining.contrastive_batch(z, y, m)),
+    ("contrastive", "no margin", lambda z, y, m: mining.contrastive_batch(z, y, 1e-6)),
+    (
+        "contrastive",
+        "unlike",
+        lambda z, y, m: mining.contrastive_batch(z, ops.arange(len(z)), m),
+    ),
+    (
+        "contrastive",
+        "alike",
+        lambda z, y, m: mining.contrastive_batch(z, ops.zeros(len(z), "int32"), m),
+    ),
+    (
+        "hard",
+        "sign",
+        lambda z, y, m: mined(z, y, ops.max, ops.min, m, f=lambda p, n, m: mining.triplet(n, p, m)),
+    ),
+    ("hard", "no margin", lambda z, y, m: hard(z, y, 1e-6)),
+    ("hard", "min and max exchanged", lambda z, y, m: mined(z, y, ops.min, ops.max, m)),
+    ("hard", "nearest positive", lambda z, y, m: mined(z, y, ops.min, ops.min, m)),
+    ("hard", "furthest negative", lambda z, y, m: mined(z, y, ops.max, ops.max, m)),
+    ("hard", "itself", lambda z, y, m: mined(z, y, ops.max, ops.min, m, itself=True)),
+    ("hard", "squares", lambda z, y, m: mined(z, y, ops.max, ops.min, m, power=2)),
+    ("hard", "all", every),
+    ("all", "sign", lambda z, y, m: all_by_sums(z, y, m, sign=-1)),
+    ("all", "no margin", lambda z, y, m: every(z, y, 1e-6)),
+    ("all", "itself", lambda z, y, m: all_by_sums(z, y, m, itself=True)),
+    ("all", "squares", lambda z, y, m: all_by_sums(z, y, m, power=2)),
+    ("all", "zeros left out", nonzero_only),
+    ("all", "hard", hard),
+]
+
+
+def check_batch(f, kind, margin, d=3, dtype="float32"):
+    z, labels = batch(d=d, dtype=dtype)
+    actual = f(z, labels, margin)
+    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
+    assert tuple(actual.shape) == (6,)
+    expected = CHECKED[kind][1](numpy(z), LABELS, margin)
+    np.testing.assert_allclose(numpy(actual), expected, atol=3 * TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("d", [2, 3, 16])
+@pytest.mark.parametrize("margin", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("kind", CHECKED)
+def test_a_labelled_batch_equals_the_definitions(kind, margin, d, dtype):
+    check_batch(CHECKED[kind][0], kind, margin, d, dtype)
+
+
+@pytest.mark.parametrize("kind, name, wrong", WRONG, ids=[f"{k}, {name}" for k, name, _ in WRONG])
+@pytest.mark.parametrize("margin", [0.5, 1.0])
+def test_wrong_batches_are_rejected(kind, name, wrong, margin):
+    with pytest.raises(AssertionError):
+        check_batch(wrong, kind, margin)
+
+
+def test_the_helpers_of_the_wrong_formulas_are_right_without_their_mistake():
+    check_batch(lambda z, y, m: mined(z, y, ops.max, ops.min, m), "hard", 0.5)
+    check_batch(lambda z, y, m: all_by_sums(z, y, m), "all", 0.5)
+
+
+def test_the_fixture_has_open_and_closed_hinges():
+    # One that had only one kind, or anchors at equal distances, would let wrong formulas pass.
+    D = numpy(mining.pairwise_distances(batch()[0]))
+    same, itself = masks(LABELS)
+    valid = (same & ~itself)[:, :, None] & ~same[:, None, :]
+    for margin in (0.5, 1.0):
+        gaps = D[:, :, None] - D[:, None, :] + margin
+        open_, closed = ((valid & far).any((1, 2)) for far in (gaps > 0.05, gaps < -0.05))
+        assert (open_ & closed).any()  # of one anchor
+        assert (D[~same] < margin - 0.05).any() and (D[~same] > margin + 0.05).any()
+    assert np.ptp(D[~itself]) > 1
+    assert D[3][~same[3]].min() < 0.45  # the anchor without a positive, were it its own
+
+
+def test_the_mean_over_samples_is_the_mean_over_pairs():
+    z, labels = batch()
+    D = numpy(mining.pairwise_distances(z))
+    pairs = [
+        oracle.contrastive(D[i, j], int(LABELS[i] == LABELS[j]), 1.0)
+        for i in range(6)
+        for j in range(6)
+        if i != j
+    ]
+    mean = losses.BatchMean()(mining.contrastive_batch(z, labels))
+    np.testing.assert_allclose(float(mean), np.mean(pairs), atol=3 * TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_values_ignore_scale_and_names_of_classes_and_follow_the_order(kind):
+    f, (z, labels) = CHECKED[kind][0], batch()
+    values = numpy(f(z, labels, 0.5))
+    scales = np.random.default_rng(2).uniform(0.05, 40, size=(6, 1)).astype("float32")
+    # Names that float32 could not tell apart.
+    names = ops.convert_to_tensor((np.array([7, 5, 6])[LABELS] + 2**30).astype("int32"))
+    np.testing.assert_allclose(
+        numpy(f(ops.multiply(scales, z), names, 0.5)), values, atol=3 * TOLERANCE
+    )
+    order = np.random.default_rng(1).permutation(6)
+    permuted = f(ops.take(z, order, axis=0), ops.take(labels, order, axis=0), 0.5)
+    np.testing.assert_allclose(numpy(permuted), values[order], atol=3 * TOLERANCE)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one class", "no pairs"])
+@pytest.mark.parametrize("mine", mining.MINING)
+def test_anchors_without_a_triplet_give_zero_and_no_gradient(mine, labels):
+    z = np.array(numpy(draw(4, 3, seed=1)), "float32")
+    f = lambda z: mining.triplet_batch(z, ops.convert_to_tensor(np.array(labels)), 0.5, mine)  # noqa: E731
+    np.testing.assert_array_equal(numpy(f(ops.convert_to_tensor(z))), 0)
+    (gradient,) = gradients_of_arrays(lambda z: ops.sum(f(z)), z)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_one_sample_gives_zero():
+    z, labels = draw(1, 3), ops.zeros(1, "int32")
+    for f, _ in CHECKED.values():
+        np.testing.assert_array_equal(numpy(f(z, labels, 0.5)), [0])
+
+
+def test_collapsed_outputs_give_the_margin():
+    z, labels = ops.ones((6, 4)), ops.convert_to_tensor(LABELS)
+    for f in (hard, every):
+        values = numpy(f(z, labels, 0.3))
+        np.testing.assert_allclose(values, [0.3, 0.3, 0.3, 0, 0.3, 0.3], atol=TOLERANCE)
+    unlike = np.array([3, 4, 3, 5, 4, 3])  # samples of other classes, at distance 0
+    values = numpy(mining.contrastive_batch(z, labels, 0.3))
+    np.testing.assert_allclose(values, 0.09 * unlike / 5, atol=3 * TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("kind", CHECKED)
+def test_duplicates_and_zero_vectors_have_a_finite_gradient(kind, dtype):
+    z = np.array(numpy(draw(6, 4, seed=1)), "float32")
+    z[2] = z[0]  # of one class
+    z[4] = z[3]  # of two
+    z[5] = 0
+
+    def f(z):
+        labels = ops.convert_to_tensor(LABELS)
+        return ops.sum(CHECKED[kind][0](ops.cast(z, dtype), labels, 0.5))
+
+    (gradient,) = gradients_of_arrays(f, z)
+    if dtype == "float16":  # about 1e6 at a zero vector: infinite, and never NaN
+        assert not np.isnan(gradient).any() and np.isfinite(gradient[:5]).all()
+    else:
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_the_gradient_is_that_of_the_definition(kind):
+    f, definition = CHECKED[kind]
+    z = np.array(numpy(batch()[0]), "float32")
+    (gradient,) = gradients_of_arrays(
+        lambda z: ops.sum(f(z, ops.convert_to_tensor(LABELS), 0.5)), z
+    )
+    expected = oracle.finite_differences(lambda x: sum(definition(x, LABELS, 0.5)), z)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_batches_are_the_same_compiled_and_of_any_size(kind):
+    f = lambda z, y: CHECKED[kind][0](z, y, 0.5)  # noqa: E731
+    z = np.array(numpy(batch()[0]), "float32")
+    expected = numpy(f(ops.convert_to_tensor(z), ops.convert_to_tensor(LABELS)))
+    for run in (compiled, of_unknown_size):
+        np.testing.assert_allclose(numpy(run(f, z, LABELS)), expected, atol=3 * TOLERANCE)
+
+
+def test_distances_and_triplets_equal_torchs():
+    inputs, values = golden.load("losses")
+    a, p, n = (ops.convert_to_tensor(inputs[k].astype("float32")) for k in ("z1", "z2", "z3"))
+    D = numpy(mining.pairwise_distances(a))
+    np.testing.assert_allclose(D, values["pairwise_distances"], atol=2 * TOLERANCE)
+    for margin, expected in values["triplet"].items():
+        actual = mining.triplet(mining.distances(a, p), mining.distances(a, n), float(margin))
+        np.testing.assert_allclose(numpy(actual), expected, atol=2 * TOLERANCE)
+
+
+def test_what_makes_no_sense_is_refused():
+    z, labels = batch()
+    for call in (
+        lambda m: mining.contrastive(rows(D_PAIRS), rows(SAME), m),
+        lambda m: mining.triplet(rows(D_AP), rows(D_AN), m),
+        *(lambda m, f=f: f(z, labels, m) for f, _ in CHECKED.values()),
+    ):
+        with pytest.raises(ValueError, match="`margin` must be > 0. Received: margin=0"):
+            call(0)
+    with pytest.raises(ValueError, match=r"`mining` must be one of \('hard', 'all'\).*'easy'"):
+        mining.triplet_batch(z, labels, mining="easy")
