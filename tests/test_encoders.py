@@ -271,6 +271,250 @@ def test_features_are_averages_over_space():
     )
 
 
+# Other image sizes
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def noise(size, n=4, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, (n, size, size, 3)).astype("float32")
+
+
+def sequential(size):
+    """A model of models: one on maps, and one on features, which has no image size."""
+    maps = keras.Sequential([keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()])
+    head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    pool = keras.layers.GlobalAveragePooling2D()
+    return keras.Sequential([keras.Input((size, size, 3)), maps, pool, head])
+
+
+def listed(size):
+    """As `keras.Model([x], [y])`, whose inputs are a list."""
+    x = keras.Input((size, size, 3))
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    return keras.Model([x], [y])
+
+
+def within(size):
+    x = keras.Input((size, size, 3))
+    backbone = encoders.resnet10((size, size, 3), width=2)
+    return keras.Model(x, backbone(keras.layers.Rescaling(0.5)(x)))
+
+
+# Makers of an encoder for a size, and two sizes.
+RESIZED = {
+    "resnet10": (lambda size: encoders.resnet10((size, size, 3), width=2), 16, 9),
+    "imagenet stem": (lambda size: encoders.resnet18((size, size, 3), width=2), 65, 40),
+    "bottleneck": (lambda size: encoders.resnet50((size, size, 3), "cifar", width=2), 8, 12),
+    "a model within": (within, 16, 9),
+    "sequential": (sequential, 8, 5),
+    "listed": (listed, 8, 5),
+}
+
+
+@pytest.mark.parametrize("make, size, other", RESIZED.values(), ids=RESIZED)
+def test_at_size_is_an_encoder_made_at_that_size(make, size, other):
+    encoder = randomized(make(size))
+    reference, fresh, images = make(other), randomized(make(other)), noise(other)
+    reference.set_weights(encoder.get_weights())
+    small = encoders.at_size(encoder, other)
+    assert small.input_shape == (None, other, other, 3)
+    assert small.output_shape == encoder.output_shape
+    assert {id(v) for v in small.variables} == {id(v) for v in encoder.variables}
+    for training in (False, True):
+        features, expected = (
+            numpy(keras.tree.flatten(model(images, training=training))[0])
+            for model in (small, reference)
+        )
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(features, expected, atol=1e-4 * scale)
+        # Weights of its own, or images scaled to the size of `encoder`, are something else.
+        scaled = keras.tree.flatten(encoder(ops.image.resize(images, (size, size))))[0]
+        for wrong in (keras.tree.flatten(fresh(images, training=training))[0], scaled):
+            assert np.abs(features - numpy(wrong)).max() > 1e-2 * scale
+    # Batch normalization in training has moved the running statistics of `encoder` alike.
+    for v, expected in zip(encoder.variables, reference.variables, strict=True):
+        np.testing.assert_allclose(numpy(v), numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("other, alike", [(64, True), (71, False)])
+def test_an_application_takes_another_size(other, alike):
+    encoder, reference = (
+        encoders.application("MobileNetV3Small", (size, size, 3)) for size in (96, other)
+    )
+    reference.set_weights(encoder.get_weights())
+    images = noise(other)
+    features, expected = (numpy(f(images)) for f in (encoders.at_size(encoder, other), reference))
+    # It pads an odd side by one pixel more than an even one, as those of 96 and of 64 are.
+    assert (np.abs(features - expected).max() < 1e-3 * np.abs(expected).max()) == alike
+    assert np.abs(features[0] - features[1]).max() > 1e-2 * np.abs(expected).max()
+
+
+def test_its_own_size_is_the_encoder_itself():
+    encoder = encoders.resnet10((16, 16, 3), width=2)
+    assert encoders.at_size(encoder, 16) is encoder
+    assert encoders.at_size(encoders.at_size(encoder, 8), 8) is not encoder
+
+
+def test_at_size_leaves_the_encoder_as_it_was(tmp_path):
+    encoder = randomized(encoders.application("MobileNetV3Small", (32, 32, 3)))
+    config, images = encoder.get_config(), noise(32)
+    expected = numpy(encoder(images))
+    for size in (48, 64):
+        encoders.at_size(encoder, size)
+    assert encoder.get_config() == config
+    assert encoder.input_shape == (None, 32, 32, 3)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(numpy(loaded(images)), expected)
+
+
+@keras.saving.register_keras_serializable("tests")
+class TwoSizes(keras.Model):
+    """Trains its encoder on images of two sizes; `held` is how it keeps the encoder for the other.
+
+    The loss is the mean of all features, of the images whose `weights` are 1.
+    """
+
+    def __init__(self, encoder, size, weights=(1, 1), held="function", **kwargs):
+        super().__init__(**kwargs)
+        self.encoder, self.size, self.weighted, self.held = encoder, size, tuple(weights), held
+        small = encoders.at_size(encoder, size)
+        if held == "function":
+            self.at_other = lambda x, training: small(x, training=training)
+        else:
+            self.at_other = small
+        self.built = True
+
+    def call(self, inputs, training=False):
+        parts = zip(inputs, (self.encoder, self.at_other), self.weighted, strict=True)
+        return [f(x, training=training) for x, f, weight in parts if weight]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(ops.mean(ops.square(features)) for features in y_pred)
+
+    def get_config(self):
+        own = {"encoder": self.encoder, "size": self.size, "weights": self.weighted}
+        return {**super().get_config(), **own, "held": self.held}
+
+    @classmethod
+    def from_config(cls, config):
+        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
+        return cls(encoder, **config)
+
+
+def after_a_step(weights, held="function"):
+    """The weights before and after one step of plain SGD from a fixed start."""
+    keras.utils.set_random_seed(1)
+    encoder = randomized(encoders.resnet10((16, 16, 3), width=2))
+    model = TwoSizes(encoder, 8, weights, held)
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    before = {v.path: numpy(v) for v in encoder.variables}
+    views = [noise(16, seed=2), noise(8, seed=3)]
+    model.fit(views, batch_size=4, verbose=0)
+    return before, {v.path: numpy(v) for v in encoder.variables}
+
+
+def test_both_sizes_train_the_same_weights():
+    before, both = after_a_step((1, 1))
+    (_, first), (_, second) = after_a_step((1, 0)), after_a_step((0, 1))
+    moved = 0
+    for path, start in before.items():
+        if "moving" in path:
+            # (1 - m) m comes with the second of two averages, m = 0.9: 0.9 first + 0.1 batch.
+            expected = 0.9 * first[path] + second[path] - 0.9 * start
+        else:
+            # Batch statistics are those of each size, so that gradients add.
+            expected = first[path] + second[path] - start
+        np.testing.assert_allclose(both[path], expected, rtol=1e-4, atol=1e-5, err_msg=path)
+        # Had only one size trained the weights, this would have failed.
+        moved += np.abs(both[path] - first[path]).max() > 1e-4
+        moved += np.abs(both[path] - second[path]).max() > 1e-4
+    assert moved > len(before)
+
+
+def check_that_variables_count_once(held, path):
+    import h5py
+
+    encoder = randomized(encoders.resnet10((16, 16, 3), width=2))
+    model = TwoSizes(encoder, 8, held=held)
+    model.save(path / "model.keras")
+    loaded = keras.saving.load_model(path / "model.keras")
+    images = (noise(16), noise(8))
+    for x, y in zip(loaded(images), model(images), strict=True):
+        np.testing.assert_array_equal(numpy(x), numpy(y))
+    for each in (model, loaded):
+        assert len(each.variables) == len(each.encoder.variables)
+        assert each.count_params() == each.encoder.count_params()
+        assert each.layers == [each.encoder]
+        assert len(each._flatten_layers()) == 1 + len(each.encoder._flatten_layers())
+    model.save_weights(path / "model.weights.h5")
+    found = []
+    with h5py.File(path / "model.weights.h5") as file:
+        file.visititems(lambda name, x: found.append(name) if hasattr(x, "dtype") else None)
+    assert len(found) == len(encoder.variables)
+    assert all(name.startswith("encoder/") for name in found)
+
+
+def test_inside_a_function_it_is_tracked_and_saved_once(tmp_path):
+    check_that_variables_count_once("function", tmp_path)
+
+
+def test_as_an_attribute_it_is_not(tmp_path):
+    with pytest.raises(AssertionError):
+        check_that_variables_count_once("attribute", tmp_path)
+
+
+def flattened(size):
+    x = keras.Input((size, size, 3))
+    return keras.Model(x, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def unpooled(size):
+    x = keras.Input((size, size, 3))
+    return keras.Model(x, keras.layers.Flatten()(keras.layers.Conv2D(3, 3)(x)))
+
+
+def of_two(size):
+    x = [keras.Input((size, size, 3)), keras.Input((size, size, 3))]
+    return keras.Model(x, keras.layers.GlobalAveragePooling2D()(keras.layers.Add()(x)))
+
+
+def of_vectors(size):
+    return keras.Sequential([keras.Input((size,)), keras.layers.Dense(3)])
+
+
+class Subclassed(keras.Model):
+    def __init__(self, size):
+        super().__init__()
+
+    def call(self, images):
+        return ops.mean(images, axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (flattened, "`encoder` must take images of any size, .* at size=4: .*dense"),
+        (unpooled, r"`encoder` must take images .* size=4: features \(None, 12\), not"),
+        (of_two, "`encoder` must be a built .* of one input .* with inputs"),
+        (of_vectors, "`encoder` must be a built .* of one input .* with inputs"),
+        (Subclassed, "`encoder` must be a built .* of one input .* with inputs"),
+    ],
+)
+def test_an_encoder_of_one_size_is_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        encoders.at_size(make(8), 4)
+
+
+@pytest.mark.parametrize("size", [0, 8.0])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(ValueError, match="`size` must be an integer >= 1. Received: size="):
+        encoders.at_size(encoders.resnet10((16, 16, 3), width=2), size)
+
+
 def test_the_table_of_encoders_holds_the_functions_of_those_names():
     for name, make in encoders.ENCODERS.items():
         assert getattr(encoders, name) is make

@@ -1,4 +1,4 @@
-"""Two random views of an image: the recipe, and the engines that follow it."""
+"""Two random views of an image, or more: the recipe, and the engines that follow it."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Two views on the device: the recipe in `keras.ops`, compiled with the training step.
+"""Views on the device: the recipe in `keras.ops`, compiled with the training step.
 
 Every operation is a pure function of images and uniform draws with static shapes, so one definition
 serves TensorFlow, JAX and PyTorch, eager or compiled. The formulas are those of `host.py`, written
@@ -26,6 +26,9 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL
 class TwoViews(keras.layers.Layer):
     """Make two random views, or more, of every image of a batch, inside the training step.
 
+    Full views come first; the small views that the recipe asks for follow, smaller tensors in the
+    same tuple. All are drawn independently.
+
     The views are a function of the image's place in the batch, `seed` and the layer's `step`, the
     number of batches augmented in training so far. The step is a weight, so it is saved with the
     model, and a restored layer goes on with the views that the interrupted one would have made.
@@ -38,7 +41,7 @@ class TwoViews(keras.layers.Layer):
     Args:
         recipe: a `Recipe`.
         seed: an integer within [0, 2**32).
-        views: number of views of each image, at least 1; default 2.
+        views: number of full views of each image, at least 1; default 2.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
@@ -72,16 +75,18 @@ class TwoViews(keras.layers.Layer):
                 "`images` must be [n, h, w, 3] with h and w known. "
                 f"Received: shape={tuple(images.shape)}"
             )
-        count = sum(widths(self.recipe).values())
+        total = self.views + self.recipe.small_views
+        count = total * sum(widths(self.recipe).values())
         n = ops.shape(images)[0]
         # A replica continues the rows of the one before it, as if there were one large batch.
         first = distribute.replica() * n
-        draws = uniform(self.seed, self.step, n, self.views * count, first)
-        draws = ops.concatenate(ops.split(draws, self.views, axis=1))
-        views = augment(ops.concatenate([images] * self.views), draws, self.recipe)
+        draws = ops.split(uniform(self.seed, self.step, n, count, first), total, axis=1)
+        views = several(images, draws[: self.views], self.recipe)
+        if self.recipe.small_views:
+            views += several(images, draws[self.views :], self.recipe.small)
         if training:
             self.step.assign_add(1)
-        return tuple(ops.split(views, self.views))
+        return views
 
     def get_config(self):
         return {
@@ -112,6 +117,12 @@ def widths(recipe):
     if recipe.flip:
         numbers["flip"] = 1
     return numbers
+
+
+def several(images, draws, recipe):
+    """Make as many views of each image as there are `draws`, all alike, as a tuple."""
+    views = augment(ops.concatenate([images] * len(draws)), ops.concatenate(draws), recipe)
+    return tuple(ops.split(views, len(draws)))
 
 
 def augment(images, draws, recipe):

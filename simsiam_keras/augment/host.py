@@ -1,4 +1,4 @@
-"""Two views on the host: keras_cv layers for tf.data, each a pure function of uniform draws.
+"""Views on the host: keras_cv layers for tf.data, each a pure function of uniform draws.
 
 Where keras_cv's own semantics are not torchvision's (crop, colour jitter) or its layer takes the
 images one at a time (crop, blur), the layer is written here on keras_cv's vectorized base.
@@ -193,13 +193,14 @@ class RandomFlip(keras_cv.layers.RandomFlip):
 class TwoViews:
     """Make two random views, or more, of every image of a batch, for `tf.data.Dataset.map`.
 
-    The same images and seed give the same views, in any process and at any parallelism. Each view
-    is drawn on its own: crop, colour jitter, grayscale, blur, flip, as in the paper's code. Results
-    are rounded once, at the end.
+    Full views come first; the small views that the recipe asks for follow, smaller tensors in the
+    same tuple. The same images and seed give the same views, in any process and at any parallelism.
+    Each view is drawn on its own: crop, colour jitter, grayscale, blur, flip, as in the paper's
+    code. Results are rounded once, at the end.
 
     Args:
         recipe: a `Recipe`.
-        views: number of views of each image, at least 1; default 2.
+        views: number of full views of each image, at least 1; default 2.
 
     Raises:
         ValueError: if `views` is below 1.
@@ -216,6 +217,7 @@ class TwoViews:
         if views < 1:
             raise ValueError(f"`views` must be at least 1. Received: views={views}")
         self.recipe, self.views = recipe, views
+        self.small = TwoViews(recipe.small, recipe.small_views) if recipe.small_views else None
         self.crop = RandomResizedCrop(recipe.size, recipe.crop_area, recipe.crop_aspect)
         self.layers = []
         if recipe.jitter_probability and any(recipe.jitter):
@@ -242,7 +244,8 @@ class TwoViews:
             seed: two integers, `[2]`.
 
         Returns:
-            `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, 3]`.
+            `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, 3]`; then the small ones,
+            each uint8 `[n, small_size, small_size, 3]`.
 
         Raises:
             ValueError: if the images are no RGB batch.
@@ -251,12 +254,20 @@ class TwoViews:
         if images.shape.rank != 4 or images.shape[3] != 3:
             raise ValueError(f"`images` must be [n, h, w, 3]. Received: shape={images.shape}")
         with tf.device("CPU:0"):
-            size = self.recipe.size
-            images = tf.concat([images] * self.views, axis=0)
-            crop, *draws = self.draw(tf.shape(images)[0], seed)
-            views = self.compiled(augment(self.crop, images, crop), draws)
-            views = tf.ensure_shape(views, [images.shape[0], size, size, 3])
-            return tuple(tf.split(views, self.views))
+            n = tf.shape(images)[0]
+            draws = self.draw(n * (self.views + self.recipe.small_views), seed)
+            views = self.make(images, [x[: n * self.views] for x in draws])
+            if self.small:
+                views += self.small.make(images, [x[n * self.views :] for x in draws])
+            return views
+
+    def make(self, images, draws):
+        """The full views, from draws for all of them."""
+        size, (crop, *draws) = self.recipe.size, draws
+        images = tf.concat([images] * self.views, axis=0)
+        views = self.compiled(augment(self.crop, images, crop), draws)
+        views = tf.ensure_shape(views, [images.shape[0], size, size, 3])
+        return tuple(tf.split(views, self.views))
 
     def draw(self, n, seed):
         """Uniform draws of n views, `[n, layer.draws]` for the crop and each layer after it."""

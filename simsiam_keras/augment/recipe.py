@@ -9,7 +9,7 @@ class Recipe:
 
     A view is, in this order: random resized crop, colour jitter, grayscale, Gaussian blur,
     horizontal flip. Images are RGB with values 0..255. A probability or strength of 0 leaves the
-    operation out.
+    operation out. Small views (multi-crop) differ in their size and crop area alone.
 
     Args:
         size: side of a view in pixels.
@@ -25,6 +25,9 @@ class Recipe:
         blur_sigma: range of the blur's standard deviation in pixels.
         eval_crop: evaluation's centre crop as a fraction of the resized short side, within (0, 1];
             224 / 256 for ImageNet.
+        small_views: number of small views beside the full ones.
+        small_size: side of a small view in pixels, within [1, size]; read where there are any.
+        small_crop_area: `crop_area` of a small view; default SwAV's.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -35,7 +38,9 @@ class Recipe:
 
     Reference:
         Chen & He, Exploring Simple Siamese Representation Learning, 2020, section 3 and
-        appendix D, https://arxiv.org/abs/2011.10566
+        appendix D, https://arxiv.org/abs/2011.10566; small views: Caron et al., Unsupervised
+        Learning of Visual Features by Contrasting Cluster Assignments, 2020, section 3.2,
+        https://arxiv.org/abs/2006.09882
     """
 
     size: int
@@ -48,6 +53,9 @@ class Recipe:
     blur: float = 0.0
     blur_sigma: tuple = (0.1, 2.0)
     eval_crop: float = 1.0
+    small_views: int = 0
+    small_size: int = 0
+    small_crop_area: tuple = (0.05, 0.14)
 
     def __post_init__(self):
         if not isinstance(self.size, int) or self.size < 1:
@@ -56,16 +64,16 @@ class Recipe:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be within [0, 1]. Received: {name}={value}")
-        for name in ("crop_area", "crop_aspect", "blur_sigma"):
+        for name in ("crop_area", "crop_aspect", "blur_sigma", "small_crop_area"):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise ValueError(
                     f"`{name}` must be (low, high) with 0 < low <= high. Received: {name}={value}"
                 )
-        if self.crop_area[1] > 1:
-            raise ValueError(
-                f"`crop_area` must be within (0, 1]. Received: crop_area={self.crop_area}"
-            )
+        for name in ("crop_area", "small_crop_area"):
+            value = getattr(self, name)
+            if value[1] > 1:
+                raise ValueError(f"`{name}` must be within (0, 1]. Received: {name}={value}")
         if len(self.jitter) != 4 or not min(self.jitter) >= 0 or self.jitter[3] > 0.5:
             raise ValueError(
                 "`jitter` must be four strengths >= 0 (brightness, contrast, saturation, hue), "
@@ -75,6 +83,25 @@ class Recipe:
             raise ValueError(
                 f"`eval_crop` must be within (0, 1]. Received: eval_crop={self.eval_crop}"
             )
+        if not isinstance(self.small_views, int) or self.small_views < 0:
+            raise ValueError(
+                f"`small_views` must be an integer >= 0. Received: small_views={self.small_views}"
+            )
+        side = self.small_size
+        if self.small_views and (not isinstance(side, int) or not 1 <= side <= self.size):
+            raise ValueError(
+                f"`small_size` must be an integer within [1, {self.size}], the size of a full "
+                f"view, with `small_views`. Received: small_size={side}"
+            )
+
+    @property
+    def small(self):
+        """The recipe of the small views alone; None when there are none."""
+        if not self.small_views:
+            return None
+        return dataclasses.replace(
+            self, size=self.small_size, crop_area=self.small_crop_area, small_views=0
+        )
 
 
 CIFAR = Recipe(size=32)

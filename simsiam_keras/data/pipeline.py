@@ -296,10 +296,14 @@ def _min_side(views):
     recipe = getattr(views, "recipe", None)
     if recipe is None:
         return None
-    # Of a square image's side, the smallest and narrowest crop has this fraction.
     low, high = recipe.crop_aspect
-    fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
-    return int(np.ceil(recipe.size / fraction))
+
+    def needed(recipe):
+        # Of a square image's side, the smallest and narrowest crop has this fraction.
+        fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
+        return int(np.ceil(recipe.size / fraction))
+
+    return max(needed(each) for each in (recipe, recipe.small) if each)
 
 
 def _ordered(source, batch_size, seed, first_epoch, order):
