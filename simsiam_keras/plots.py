@@ -10,27 +10,31 @@ def write_png(path, image):
     Image.fromarray(image).save(path)
 
 
-def pair_grid(x1, x2, columns=8, zoom=1):
+def pair_grid(x1, x2, small=(), columns=8, zoom=1):
     """Lays view pairs out as one image: the two views of an image above each other.
 
     Args:
         x1: uint8 images `[n, size, size, 3]`.
         x2: uint8 images `[n, size, size, 3]`.
+        small: further views, uint8 `[n, side, side, 3]` each with side <= size, shown as they are
+            to the right of their pair, from top to bottom; default none.
         columns: pairs in a row.
         zoom: whole number that every pixel is enlarged by.
 
     Returns:
         A uint8 image; white lines separate the pairs.
     """
-    n, size = len(x1), x1.shape[1]
+    cells = np.concatenate([x1, x2], axis=1)
+    if small:
+        cells = np.concatenate([cells, _stacked(small, cells.shape[1])], axis=2)
+    n, high, wide = cells.shape[:3]
     gap, columns = 2, min(columns, n)
     rows = -(-n // columns)
-    height = 2 * size + gap
-    grid = np.full((rows * (height + gap) - gap, columns * (size + gap) - gap, 3), 255, "uint8")
-    for i in range(n):
-        top, left = i // columns * (height + gap), i % columns * (size + gap)
-        grid[top : top + size, left : left + size] = x1[i]
-        grid[top + size : top + 2 * size, left : left + size] = x2[i]
+    height = high + gap
+    grid = np.full((rows * (height + gap) - gap, columns * (wide + gap) - gap, 3), 255, "uint8")
+    for i, cell in enumerate(cells):
+        top, left = i // columns * (height + gap), i % columns * (wide + gap)
+        grid[top : top + high, left : left + wide] = cell
     return grid.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
@@ -98,6 +102,18 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
             ax.legend(markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(xticks=[], yticks=[])
     _save(figure, path, title)
+
+
+def _stacked(views, height):
+    """Views of one size, side by side once a column is full, on white: `[n, height, width, 3]`."""
+    n, side = views[0].shape[:2]
+    per_column = height // side
+    width = -(-len(views) // per_column) * side
+    canvas = np.full((n, height, width, 3), 255, "uint8")
+    for i, view in enumerate(views):
+        top, left = i % per_column * side, i // per_column * side
+        canvas[:, top : top + side, left : left + side] = view
+    return canvas
 
 
 def _figure(panels, size):

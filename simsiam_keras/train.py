@@ -322,7 +322,7 @@ def _begin(cfg, run_dir, board, recipe, source, knn_accuracy):
 
 
 def preview_grid(cfg, recipe, source, pairs):
-    """A picture of view pairs of some images, made by the engine that will train.
+    """A picture of the views of some images, made by the engine that will train.
 
     Args:
         cfg: a configuration with `augment` and `seed`.
@@ -346,12 +346,12 @@ def preview_grid(cfg, recipe, source, pairs):
 
     images = pipeline.sample_images(source, pairs, cfg.seed)
     batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
-    both = [views(batch, number) for number, batch in enumerate(batches)]
-    x1, x2 = (
-        np.concatenate([np.rint(keras.ops.convert_to_numpy(pair[side])) for pair in both])
-        for side in (0, 1)
+    made = [views(batch, number) for number, batch in enumerate(batches)]
+    x1, x2, *small = (
+        np.concatenate([np.rint(keras.ops.convert_to_numpy(x)) for x in same]).astype("uint8")
+        for same in zip(*made, strict=True)
     )
-    return plots.pair_grid(x1.astype("uint8"), x2.astype("uint8"), zoom=max(1, 96 // recipe.size))
+    return plots.pair_grid(x1, x2, small, zoom=max(1, 96 // recipe.size))
 
 
 def _headline(cfg, source, model, steps, run_dir, first_epoch):

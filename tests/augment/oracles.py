@@ -15,6 +15,10 @@ AREA, ASPECT = (0.2, 1.0), (3 / 4, 4 / 3)
 PLAIN = Recipe(
     size=8, crop_area=(1, 1), crop_aspect=(1, 1), flip=0, jitter=(0, 0, 0, 0), grayscale=0
 )
+# Two small views; all that a full one does, on a side and a share of the area of their own.
+MULTI = Recipe(
+    size=16, blur=0.5, blur_sigma=(1, 2), small_views=2, small_size=6, small_crop_area=(0.1, 0.3)
+)
 # Unlikely below this when the claim is true; the seeds are fixed, so the tests do not flicker.
 SIGNIFICANCE = 1e-3
 

@@ -4,10 +4,13 @@ Tolerances: PIL rounds to whole levels after every step and the engine never, so
 operation may differ by its own rounding (stated where used); float oracles agree to 0.01.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import inspect
 import itertools
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -28,6 +31,7 @@ from tests.augment.oracles import (
     CONTRAST,
     HUE,
     JITTER,
+    MULTI,
     PLAIN,
     SATURATION,
     SIGNIFICANCE,
@@ -45,6 +49,7 @@ from tests.augment.oracles import (
     saturation,
     uniform,
 )
+from tests.conftest import ROOT
 
 BLURRED = Recipe(size=16, blur=0.5, blur_sigma=(1.0, 2.0))
 HAS_HOST = all(importlib.util.find_spec(name) for name in ("tensorflow", "keras_cv"))
@@ -457,6 +462,23 @@ def test_the_same_draws_give_the_host_engines_views(which):
     assert far(results, np.roll(expected, 1, axis=0)) > 50
 
 
+@pytest.mark.skipif(not HAS_HOST, reason="needs tensorflow and keras_cv")
+def test_the_same_draws_give_the_host_engines_small_views():
+    from simsiam_keras.augment import host
+
+    images, views = photos(64, 30, 36), host.TwoViews(MULTI)
+    expected = np.concatenate(views(images, [3, 4])[2:])
+    draws = np.concatenate(views.draw(4 * 64, [3, 4]), axis=1)[2 * 64 :]
+    both = np.concatenate([images, images])
+    results = augment(both, draws, MULTI.small)
+    assert results.shape == (128, 6, 6, 3)
+    # The host's one rounding, and keras_cv's grey weights.
+    assert far(results, expected) <= 0.54
+    assert far(results, np.roll(expected, 1, axis=0)) > 50
+    full_area = dataclasses.replace(MULTI.small, crop_area=MULTI.crop_area)
+    assert far(augment(both, draws, full_area), expected) > 50
+
+
 # The distribution of thousands of views, on both engines
 
 
@@ -498,6 +520,39 @@ def test_crops_and_flips_have_torchvisions_distribution(engine):
     for other in (boxes[1], np.roll(boxes[0], 1, axis=0), np.roll(boxes[0], 1000, axis=0)):
         assert (boxes[0] == other).all(axis=1).mean() < 0.02
         assert abs(np.corrcoef(boxes[0, :, 3], other[:, 3])[0, 1]) < 0.1
+
+
+@both_engines
+def test_small_crops_have_their_area_and_share_no_draw_with_full_ones(engine):
+    changes = {"small_views": 2, "small_size": 16, "small_crop_area": (0.3, 0.5)}
+    only = recipe(size=16, crop_area=(0.5, 1.0), crop_aspect=ASPECT, flip=0.3, **changes)
+    views = engine(only, ramps(1000), steps=2)
+    assert len(views) == 4
+    found = [np.stack(decoded(view), axis=1) for view in views]
+    area = np.array([f[:, 2] * f[:, 3] for f in found]) / 256
+    # Whole pixels: sides are rounded by up to half a pixel.
+    assert 0.25 < area[2:].min() < area[2:].max() < 0.57 and 0.44 < area[:2].min()
+
+    def p_value(low, high):
+        draws = uniform(4000, 22, seed=9)
+        draws[:, :10] = (low - 0.2 + (high - low) * draws[:, :10]) / 0.8  # crop_box's is [.2, 1]
+        boxes = np.array([crop_box(one, 16, 16) for one in draws])
+        return same(area[2:].ravel(), boxes[:, 2] * boxes[:, 3] / 256)
+
+    assert p_value(0.3, 0.5) > SIGNIFICANCE
+    assert p_value(0.3, 0.45) < SIGNIFICANCE
+    assert p_value(0.35, 0.5) < SIGNIFICANCE
+    assert rate(np.concatenate([f[:, 4] for f in found[2:]]), 0.3) > SIGNIFICANCE
+    # Corner and aspect do not tell of the area; what two views share of them is shared draws.
+    log_aspect, corner = (
+        np.array([value(f) for f in found])
+        for value in (lambda f: np.log(f[:, 3] / f[:, 2]), lambda f: f[:, 0] / (17 - f[:, 2]))
+    )
+    for i, j in itertools.combinations(range(4), 2):
+        for numbers in (area, log_aspect, corner):
+            assert abs(np.corrcoef(numbers[i], numbers[j])[0, 1]) < 0.1
+        table = np.histogram2d(found[i][:, 4], found[j][:, 4], bins=2)[0]
+        assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
 
 
 def colours(views):
@@ -596,6 +651,66 @@ def test_each_view_has_draws_of_its_own(count):
         assert (a != b).any(axis=(1, 2, 3)).all()
 
 
+def test_small_views_follow_with_draws_of_their_own():
+    images, layer = photos(16, 12, 12), device.TwoViews(MULTI, seed=3)
+    each_view, width = call(layer, images), sum(device.widths(MULTI).values())
+    assert [x.shape for x in each_view] == [(16, 16, 16, 3)] * 2 + [(16, 6, 6, 3)] * 2
+    draws = np.split(numpy(device.uniform(3, 0, 16, 4 * width)), 4, axis=1)
+    full, small = (
+        augment(np.concatenate([images] * 4), np.concatenate(draws), which).reshape(4, 16, *shape)
+        for which, shape in ((MULTI, (16, 16, 3)), (MULTI.small, (6, 6, 3)))
+    )
+    for i, expected in enumerate([full, full, small, small]):
+        np.testing.assert_allclose(each_view[i], expected[i], atol=1e-2)
+        assert all(far(each_view[i], expected[j]) > 50 for j in range(4) if j != i)
+
+
+def test_small_views_follow_seed_and_step():
+    images, layer = photos(8, 12, 12), device.TwoViews(MULTI, seed=1)
+    first, second = (call(layer, images, training=True) for _ in range(2))
+    again = call(device.TwoViews(MULTI, seed=1), images)
+    other = call(device.TwoViews(MULTI, seed=2), images)
+    for i in range(4):
+        np.testing.assert_array_equal(again[i], first[i])
+        for changed in (second[i], other[i]):
+            assert (first[i] != changed).any(axis=(1, 2, 3)).all()
+
+
+# Small views of two batches, made by two replicas and by one; argv: mistake.
+REPLICAS = """
+import sys
+import numpy as np, tensorflow as tf
+from simsiam_keras import distribute
+distribute.scope("none", 2)  # the CPU must be split before TensorFlow uses it
+from simsiam_keras.augment.device import TwoViews
+from tests.augment.oracles import MULTI
+
+if sys.argv[1] == "same_rows":
+    distribute.replica = lambda: 0
+images = np.random.default_rng(0).integers(0, 255, (16, 16, 16, 3), dtype="uint8")
+plain = TwoViews(MULTI, seed=3)
+expected = [plain(images[i : i + 8], training=True) for i in (0, 8)]
+with distribute.scope("mirrored", 2):
+    layer = TwoViews(MULTI, seed=3)
+    strategy = tf.distribute.get_strategy()
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(8, drop_remainder=True)
+    step = tf.function(lambda x: strategy.run(lambda x: layer(x, training=True), (x,)))
+    for views, batch in zip(expected, strategy.experimental_distribute_dataset(batches)):
+        for one, two in zip(views, step(batch), strict=True):
+            two = np.concatenate(strategy.experimental_local_results(two))
+            np.testing.assert_allclose(two, one, atol=1e-3)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="replicas are TensorFlow's")
+@pytest.mark.parametrize("mistake", ["", "same_rows"])
+def test_replicas_make_the_small_views_of_one_device(mistake):
+    command = [sys.executable, "-c", REPLICAS, mistake]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode == 0) == (mistake == ""), done.stderr[-2000:]
+    assert mistake == "" or "AssertionError" in done.stderr
+
+
 def test_only_training_goes_on_to_the_next_step():
     layer, images = device.TwoViews(SHORT), photos(4, 8, 8)
     first = call(layer, images)[0]
@@ -618,12 +733,16 @@ def test_a_dtype_policy_changes_nothing():
 
 
 def test_config_holds_the_constructors_arguments():
-    layer = device.TwoViews(BLURRED, seed=7, views=4, name="views")
+    layer = device.TwoViews(MULTI, seed=7, views=4, name="views")
     config = layer.get_config()
     arguments = set(inspect.signature(device.TwoViews).parameters) - {"kwargs"}
     assert arguments <= set(config)
     other = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert (other.recipe, other.seed, other.views, other.name) == (BLURRED, 7, 4, "views")
+    assert (other.recipe, other.seed, other.views, other.name) == (MULTI, 7, 4, "views")
+    # Of a layer saved before there were small views.
+    older = {k: v for k, v in config["recipe"].items() if not k.startswith("small")}
+    layer = device.TwoViews.from_config({**config, "recipe": older})
+    assert layer.recipe.small is None and layer.recipe.size == MULTI.size
 
 
 def test_no_views_are_an_error():

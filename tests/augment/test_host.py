@@ -4,6 +4,7 @@ Tolerances: the engine rounds once at the end, PIL to whole levels after every s
 PIL operation may differ by its own rounding (stated where used); float oracles agree to 0.01.
 """
 
+import dataclasses
 import itertools
 
 import keras
@@ -20,6 +21,7 @@ from tests.augment.oracles import (
     AREA,
     ASPECT,
     JITTER,
+    MULTI,
     PLAIN,
     SIGNIFICANCE,
     WRONG_JITTER,
@@ -355,6 +357,41 @@ def test_each_view_has_draws_of_its_own(count):
         assert far(view, expected.numpy()) <= 1  # compiled, where a tie may round the other way
     for a, b in itertools.combinations(each_view, 2):
         assert (a.numpy() != b.numpy()).any(axis=(1, 2, 3)).all()
+
+
+def test_small_views_follow_with_draws_of_their_own():
+    images, views = photos(16, 32, 32), host.TwoViews(MULTI)
+    x1, x2, *small = views(images, [1, 2])
+    assert [tuple(x.shape) for x in (x1, x2, *small)] == [(16, 16, 16, 3)] * 2 + [(16, 6, 6, 3)] * 2
+    draws = views.draw(4 * 16, [1, 2])
+    crop, rest = draws[0], draws[1:]
+    alone = host.TwoViews(MULTI.small)
+    for i, view in enumerate(small, start=2):
+        own = slice(16 * i, 16 * i + 16)
+        crops = host.augment(alone.crop, tf.cast(images, "float32"), crop[own])
+        expected = alone.finish(crops, [x[own] for x in rest])
+        assert far(view, expected.numpy()) <= 1  # compiled, where a tie may round the other way
+    # The full views are what they are without small ones.
+    for x, y in zip((x1, x2), host.TwoViews(without_small(MULTI))(images, [1, 2]), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def without_small(recipe):
+    return dataclasses.replace(recipe, small_views=0)
+
+
+def test_small_views_repeat_in_tf_data_whatever_the_photos_sizes():
+    pictures = [photos(1, *size, seed=i) for i, size in enumerate([(70, 90), (33, 40), (8, 8)])]
+    views = host.TwoViews(MULTI)
+    spec = tf.TensorSpec([1, None, None, 3], tf.uint8)
+    dataset = tf.data.Dataset.from_generator(lambda: iter(pictures), output_signature=spec)
+    dataset = dataset.enumerate().map(lambda i, x: views(x, tf.stack([0, i])))
+    shapes = [(1, 16, 16, 3)] * 2 + [(1, 6, 6, 3)] * 2
+    assert [tuple(spec.shape) for spec in dataset.element_spec] == shapes
+    for i, (picture, result) in enumerate(zip(pictures, dataset, strict=True)):
+        for x, y in zip(result, views(picture, [0, i]), strict=True):
+            assert far(x, y) <= 1  # small photos go through the matrices when eager
+    assert views.small.compiled.experimental_get_tracing_count() == 1
 
 
 def test_no_views_are_an_error():

@@ -20,6 +20,23 @@ def test_recipes_are_the_papers():
     assert IMAGENET.eval_crop == 0.875
     assert DIGITS.flip == 0 and DIGITS.jitter[3] == 0
     assert RECIPES == {"cifar": CIFAR, "imagenet": IMAGENET, "digits": DIGITS}
+    assert all(recipe.small_views == 0 and recipe.small is None for recipe in RECIPES.values())
+    # Caron et al. 2020, the authors' main_swav.py: --min_scale_crops, --max_scale_crops.
+    assert IMAGENET.small_crop_area == (0.05, 0.14)
+
+
+def test_small_views_differ_in_size_and_crop_area_alone():
+    changes = {"small_views": 6, "small_size": 96, "small_crop_area": (0.1, 0.2)}
+    small = dataclasses.replace(IMAGENET, **changes).small
+    assert (small.size, small.crop_area, small.small_views, small.small) == (
+        96,
+        (0.1, 0.2),
+        0,
+        None,
+    )
+    own = {"size", "crop_area", *changes}
+    for field in {field.name for field in dataclasses.fields(Recipe)} - own:
+        assert getattr(small, field) == getattr(IMAGENET, field), field
 
 
 @pytest.mark.parametrize(
@@ -44,6 +61,11 @@ def test_recipes_are_the_papers():
         ("blur_sigma", (2.0, 1.0)),
         ("eval_crop", 0.0),
         ("eval_crop", 1.01),
+        ("small_views", -1),
+        ("small_views", 1.0),
+        ("small_crop_area", (0.0, 0.14)),
+        ("small_crop_area", (0.14, 0.05)),
+        ("small_crop_area", (0.5, 1.1)),
     ],
 )
 def test_a_value_out_of_range_is_named(name, value):
@@ -51,8 +73,16 @@ def test_a_value_out_of_range_is_named(name, value):
         dataclasses.replace(CIFAR, **{name: value})
 
 
+@pytest.mark.parametrize("size", [0, -1, 33, 16.0])
+def test_small_views_must_have_a_size_within_the_full_ones(size):
+    with pytest.raises(ValueError, match=r"`small_size` must .* \[1, 32\].* Received: small_size="):
+        dataclasses.replace(CIFAR, small_views=1, small_size=size)
+
+
 def test_limits_are_allowed():
     Recipe(size=1, crop_area=(1, 1), flip=1, jitter=(2, 0, 0, 0.5), blur=1, eval_crop=1)
+    for size in (1, 32):
+        dataclasses.replace(CIFAR, small_views=1, small_size=size, small_crop_area=(1, 1))
 
 
 def test_a_recipe_is_frozen():

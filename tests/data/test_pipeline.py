@@ -215,6 +215,33 @@ def test_a_recipe_says_how_far_a_jpeg_may_shrink():
     assert source.asked == {None}
 
 
+@pytest.mark.parametrize(
+    "area, small_size, small_area, aspect, side",
+    [
+        (0.25, 2, 0.04, (1.0, 1.0), 10),  # the small views need 2 / 0.2, the full ones 4 / 0.5
+        (0.25, 2, 0.25, (1.0, 1.0), 8),
+        (0.25, 4, 0.04, (0.25, 1.0), 40),  # half as wide as high
+        (0.01, 4, 0.04, (0.25, 2.0), 80),
+    ],
+)
+def test_small_views_have_a_say_in_how_far_a_jpeg_may_shrink(
+    area, small_size, small_area, aspect, side
+):
+    from simsiam_keras.augment.recipe import Recipe
+
+    class Views:
+        recipe = Recipe(
+            size=4,
+            crop_area=(area, 1.0),
+            crop_aspect=aspect,
+            small_views=1,
+            small_size=small_size,
+            small_crop_area=(small_area, 0.5),
+        )
+
+    assert pipeline._min_side(Views()) == side
+
+
 def test_with_the_real_augmentation(source):
     host = pytest.importorskip("simsiam_keras.augment.host")
     from simsiam_keras.augment.recipe import Recipe
@@ -224,6 +251,17 @@ def test_with_the_real_augmentation(source):
     # Crops and flips of a plain image leave its value.
     assert np.array_equal(seen[:, 0], seen[:, 1])
     assert seen[:, 0].reshape(2, -1)[0].tolist() == pipeline.epoch_order(N, 1, 0)[:20].tolist()
+
+
+def test_small_views_come_in_the_same_batch(source):
+    host = pytest.importorskip("simsiam_keras.augment.host")
+    from simsiam_keras.augment.recipe import Recipe
+
+    recipe = Recipe(size=SIZE, jitter_probability=0.0, small_views=3, small_size=2)
+    for batch in take(default(source, views=host.TwoViews(recipe), epochs=1)):
+        assert [x.shape[1:] for x in batch] == [(SIZE, SIZE, 3)] * 2 + [(2, 2, 3)] * 3
+        for x in batch:
+            assert np.array_equal(x[:, 0, 0, 0], batch[0][:, 0, 0, 0])
 
 
 @pytest.mark.parametrize("make", [pipeline.training_views, pipeline.training_images])
