@@ -14,12 +14,18 @@ _MODULES = (
     "export",
     "heads",
     "losses",
+    "mining",
     "optimizers",
     "schedules",
     "targets",
 )
 _NAMES = {
+    "BYOL": "simsiam_keras.methods.byol",
+    "SiameseContrastive": "simsiam_keras.methods.siamese",
+    "SiameseTriplet": "simsiam_keras.methods.siamese",
+    "SimCLR": "simsiam_keras.methods.simclr",
     "SimSiam": "simsiam_keras.methods.simsiam",
+    "SwAV": "simsiam_keras.methods.swav",
     "NegativeCosineSimilarity": "simsiam_keras.losses",
     "load_encoder": "simsiam_keras.export",
 }

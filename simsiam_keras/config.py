@@ -19,6 +19,36 @@ def option(default, help, choices=None, minimum=None):
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# What a method's paper uses where the defaults below, SimSiam's, are not its own: the heads and the
+# constants of the loss. Applied by `parse` to flags that are neither typed nor in a flagfile. The
+# keys are the choices of --method.
+METHOD_DEFAULTS = {
+    "simsiam": {},
+    "byol": {"projector_hidden": 4096, "output_dim": 256, "predictor_hidden": 4096},
+    "simclr": {"projector_hidden": 2048, "output_dim": 128, "temperature": 0.5},
+    "swav": {"projector_hidden": 2048, "output_dim": 128, "temperature": 0.1},
+    "siamese_contrastive": {"margin": 1.0},
+    "siamese_triplet": {"margin": 0.2},
+}
+SUPERVISED = ("siamese_contrastive", "siamese_triplet")  # their losses need labels
+NEEDS_OTHERS = ("simclr", "swav", *SUPERVISED)  # their losses compare the images of a batch
+# Flags that mean something to some methods only. Widths and constants of a loss are not among them:
+# a flagfile that has them serves every method.
+ONLY_OF = {
+    **dict.fromkeys(
+        (
+            *("stop_gradient", "predictor", "batch_norm", "output_affine", "similarity"),
+            *("symmetrization", "alternate_steps"),
+        ),
+        ("simsiam",),
+    ),
+    "predictor_lr": ("simsiam", "byol"),
+    "small_views": ("simsiam", "swav"),
+    "queue": ("swav",),
+    "labels_per_class": SUPERVISED,
+}
+
+
 @dataclass(frozen=True)
 class Common:
     """What every command takes."""
@@ -59,13 +89,24 @@ class Views(Images):
     min_crop: float = option(
         0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0
     )
+    small_views: int = option(
+        0, "Low-resolution views beside the full ones (multi-crop, section 3.3 of SwAV).", minimum=0
+    )
+    small_size: int = option(0, "Their side in pixels; 0: half of a full view's.", minimum=0)
+    small_min_crop: float = option(
+        0.05, "Their smallest crop; their largest is the full views' smallest.", minimum=0
+    )
 
 
 @dataclass(frozen=True)
 class Pretrain(Common, Views):
-    """Trains an encoder without labels and leaves a run folder."""
+    """Trains an encoder and leaves a run folder."""
 
-    method: str = option("simsiam", "What to train.", choices=("simsiam",))
+    method: str = option(
+        "simsiam",
+        "What to train; the last two need labels.",
+        choices=tuple(METHOD_DEFAULTS),
+    )
 
     probe_dataset: str = option(
         "", "Labelled images for the kNN monitor; empty: `--dataset` if labelled; `none`: no kNN."
@@ -76,13 +117,16 @@ class Pretrain(Common, Views):
     )
 
     encoder: str = option(
-        "resnet18", "resnet10, resnet18, resnet34, resnet50 or keras.applications:NAME."
+        "resnet18", "resnet10, resnet18, resnet34, resnet50, twin or keras.applications:NAME."
     )
     stem: str = option("cifar", "First layers.", choices=("cifar", "imagenet", "stride2"))
     width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
     zero_init_residual: bool = option(False, "Start every residual block as the identity.")
     projector_layers: int = option(2, "Linear layers of the projector.", minimum=1)
     output_dim: int = option(2048, "Width d of the outputs z and p.", minimum=1)
+    projector_hidden: int = option(
+        0, "Width of the projector's hidden layers; 0: that of its output.", minimum=0
+    )
     output_affine: bool = option(False, "Scale and offset in the projector's last BN.")
     predictor_hidden: int = option(512, "Width of the predictor's bottleneck.", minimum=1)
     stop_gradient: bool = option(
@@ -116,6 +160,34 @@ class Pretrain(Common, Views):
         "Optimizer steps that targets are made from the same weights, or `epoch`; 1 is SimSiam "
         "(section 5.2).",
     )
+    ema_momentum: float = option(
+        0.996, "BYOL: momentum of the target network at the start; rises to 1.", minimum=0
+    )
+    temperature: float = option(0.5, "SimCLR, SwAV: what similarities are divided by.", minimum=0.0)
+    prototypes: int = option(3000, "SwAV: number k of prototypes.", minimum=2)
+    sinkhorn_epsilon: float = option(0.05, "SwAV: smoothness of the codes.", minimum=0.0)
+    sinkhorn_iterations: int = option(3, "SwAV: iterations that balance the codes.", minimum=1)
+    freeze_prototypes_epochs: int = option(
+        1, "SwAV: epochs at the start without training of the prototypes.", minimum=0
+    )
+    queue: int = option(
+        0, "SwAV: outputs of earlier batches that the codes are balanced over as well.", minimum=0
+    )
+    queue_start_epoch: int = option(15, "SwAV: epoch that begins to use the queue.", minimum=0)
+    margin: float = option(
+        1.0, "Siamese: distance that different classes are held apart by.", minimum=0.0
+    )
+    mining: str = option(
+        "hard",
+        "Siamese triplets: the hardest positive and negative of each anchor, or all triplets.",
+        choices=("hard", "all"),
+    )
+    classes_per_batch: int = option(
+        0, "Siamese: classes in a batch, with as many images each; 0: as many as fit.", minimum=0
+    )
+    labels_per_class: int = option(
+        0, "Siamese: labelled images of each class to train on; 0: all.", minimum=0
+    )
 
     epochs: int = option(800, "Passes over the images.", minimum=1)
     batch_size: int = option(512, "Images in an optimizer step.", minimum=2)
@@ -126,7 +198,12 @@ class Pretrain(Common, Views):
         0.03, "Learning rate for a batch of 256; scaled by batch / 256.", minimum=0
     )
     warmup_epochs: int = option(0, "Epochs of linear warm-up before the cosine.", minimum=0)
-    momentum: float = option(0.9, "Momentum of SGD.", minimum=0)
+    optimizer: str = option(
+        "sgd",
+        "`sgd`; `lars`, for large batches, which leaves biases and BN out of decay and scaling.",
+        choices=("sgd", "lars"),
+    )
+    momentum: float = option(0.9, "Momentum of the optimizer.", minimum=0)
     weight_decay: float = option(5e-4, "Coupled weight decay, on every parameter.", minimum=0)
     predictor_lr: str = option(
         "decayed", "Learning rate of the predictor (section 4.2).", choices=("decayed", "constant")
@@ -184,7 +261,18 @@ class Pretrain(Common, Views):
 
 
 def _contradictions(cfg):
-    """A sentence for each of the paper's ablations that do not go together."""
+    """A sentence for each of the flags that do not go together."""
+    for flag, methods in ONLY_OF.items():
+        if cfg.method not in methods and getattr(cfg, flag) != _default(flag):
+            yield f"--{flag} belongs to --method={'|'.join(methods)}, not to {cfg.method}"
+    if cfg.small_views and cfg.symmetrization != "sym":
+        yield f"--small_views needs --symmetrization=sym, not {cfg.symmetrization}"
+    if cfg.method in NEEDS_OTHERS and cfg.batch_size // cfg.gradient_accumulation < 2:
+        yield (
+            f"--method={cfg.method} tells the images of a batch apart: --batch_size must be at "
+            f"least twice --gradient_accumulation. Received: {cfg.batch_size} and "
+            f"{cfg.gradient_accumulation}"
+        )
     remembers, alternates = cfg.predictor == "moving_average", cfg.alternate_steps != "1"
     if cfg.predictor_lr == "constant" and cfg.predictor != "mlp":
         yield f"--predictor_lr=constant needs a predictor that learns, not {cfg.predictor}"
@@ -206,22 +294,18 @@ def _contradictions(cfg):
         )
 
 
-@dataclass(frozen=True)
-class Study(Pretrain):
-    """Repeats the paper's experiments and reports them beside the paper's numbers."""
+def _default(flag):
+    return {field.name: field.default for field in dataclasses.fields(Pretrain)}[flag]
 
-    study: str = option(
-        "all",
-        "Experiment of the paper.",
-        choices=(
-            *("stop_gradient", "predictor", "batch_size", "batch_norm", "symmetrization"),
-            *("similarity", "output_dim", "alternation", "all"),
-        ),
-    )
+
+@dataclass(frozen=True)
+class Grid(Pretrain):
+    """Several settings of a recipe, each with several seeds."""
+
     study_dir: str = option(
         "",
         "Folder to write to, which `--run_dir` typed on the command line names as well; by "
-        "default that of the recipe's own run, followed by `_study`.",
+        "default that of the recipe's own run, followed by the command's name.",
     )
     seeds: int = option(3, "Runs of every setting: seeds `--seed`, `--seed` + 1, ...", minimum=1)
     jobs: int = option(
@@ -232,6 +316,60 @@ class Study(Pretrain):
     )
     linear: bool = option(True, "Also train a linear classifier on each encoder.")
     retry_failed: bool = option(False, "Run again what has failed.")
+
+
+@dataclass(frozen=True)
+class Study(Grid):
+    """Repeats the paper's experiments and reports them beside the paper's numbers."""
+
+    study: str = option(
+        "all",
+        "Experiment of the paper.",
+        choices=(
+            *("stop_gradient", "predictor", "batch_size", "batch_norm", "symmetrization"),
+            *("similarity", "output_dim", "alternation", "all"),
+        ),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.method not in ONLY_OF["stop_gradient"]:
+            raise ValueError(
+                f"study repeats SimSiam's experiments; `compare` trains {self.method} beside it"
+            )
+
+
+# The settings that a method has to itself; everything else is the same for all that are compared.
+OWN = (
+    *("projector_layers", "output_dim", "projector_hidden", "output_affine", "predictor_hidden"),
+    *("stop_gradient", "predictor", "batch_norm", "similarity", "symmetrization"),
+    *("alternate_steps", "ema_momentum", "temperature", "prototypes", "sinkhorn_epsilon"),
+    *("sinkhorn_iterations", "freeze_prototypes_epochs", "queue", "queue_start_epoch", "margin"),
+    *("mining", "classes_per_batch", "small_views", "small_size", "small_min_crop"),
+    *("optimizer", "base_lr", "warmup_epochs", "momentum", "weight_decay", "predictor_lr"),
+)
+
+
+@dataclass(frozen=True)
+class Compare(Grid):
+    """Trains several methods alike and reports them beside each other."""
+
+    methods: str = option("simsiam,byol,simclr,swav", "Methods, separated by commas.")
+    recipes: str = option(
+        "",
+        "Flagfile of each method, `{method}` standing for its name, from which only what it has to "
+        "itself is taken: heads, constants of the loss, optimizer. By default `{method}_NAME` "
+        "beside --flagfile=NAME. A method without one takes the flags here and its paper's heads.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for method in self.methods.split(","):
+            if method not in METHOD_DEFAULTS:
+                raise ValueError(
+                    f"--methods must be among {', '.join(METHOD_DEFAULTS)}, separated by commas. "
+                    f"Received: {self.methods}"
+                )
 
 
 @dataclass(frozen=True)
@@ -312,6 +450,7 @@ COMMANDS = {
     "preview": Preview,
     "diagnose": Diagnose,
     "study": Study,
+    "compare": Compare,
 }
 
 
@@ -331,15 +470,28 @@ def parse(command, argv):
     """
     values = flags.FlagValues()
     cls = COMMANDS[command]
-    if cls is Study:
-        # A flagfile names the folder of the recipe's own run, which a study must not write to.
+    if issubclass(cls, Grid):
+        # A flagfile names the folder of the recipe's own run, which a grid must not write to.
         argv = [re.sub("^--?run_dir(?==|$)", "--study_dir", argument) for argument in argv]
     for field in dataclasses.fields(cls):
         _define(field, values)
     rest = values([command, *argv])[1:]
     if rest:
         raise ValueError(f"{command} takes flags only. Received: {' '.join(rest)}")
+    if issubclass(cls, Pretrain):
+        for flag, value in METHOD_DEFAULTS[values.method].items():
+            if not values[flag].present:
+                values[flag].value = value
+    if cls is Compare and not values["recipes"].present:
+        values["recipes"].value = _beside_flagfile(argv)
     return cls(**{field.name: values[field.name].value for field in dataclasses.fields(cls)})
+
+
+def _beside_flagfile(argv):
+    """The template of the methods' flagfiles that belongs to the last `--flagfile=NAME`."""
+    named = [re.fullmatch("--?flagfile=(.+)", argument) for argument in argv]
+    paths = [Path(match[1]) for match in named if match]
+    return str(paths[-1].with_name("{method}_" + paths[-1].name)) if paths else ""
 
 
 def _define(field, values):
@@ -394,5 +546,5 @@ def run_dir(config):
 
 
 def study_dir(config):
-    """The folder that a study writes to, as a `pathlib.Path`."""
-    return Path(config.study_dir or f"{run_dir(config)}_study")
+    """The folder that a `Grid` writes to, as a `pathlib.Path`."""
+    return Path(config.study_dir or f"{run_dir(config)}_{type(config).__name__.lower()}")

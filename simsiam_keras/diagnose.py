@@ -181,9 +181,8 @@ def _too_early(run):
 
 def _not_learning(run):
     # Another method or similarity has a loss of another range.
-    simsiam = run.flag("method", "simsiam") == "simsiam"
     cosine = run.flag("similarity", "cosine") == "cosine"
-    return 0 if simsiam and cosine and run.last("loss") > HIGH_LOSS else None
+    return 0 if _simsiam(run) and cosine and run.last("loss") > HIGH_LOSS else None
 
 
 def _knn_falls(run):
@@ -204,6 +203,14 @@ def _knn_unknown(run):
 
 def _always(run):
     return 0
+
+
+def _simsiam(run):
+    return run.flag("method", "simsiam") == "simsiam"
+
+
+def _far_above_the_paper(run):
+    return _simsiam(run) and run.flag("base_lr", PAPER_RATE) > HIGH_RATE
 
 
 def _images_at_a_time(run):
@@ -296,17 +303,17 @@ ADVICE = (
     ),
     Advice(
         ("diverged", *USELESS),
-        lambda run: run.flag("base_lr", PAPER_RATE) > HIGH_RATE,
+        _far_above_the_paper,
         "Lower --base_lr: it is {base_lr:g}, the paper's is 0.03 to 0.05.",
     ),
     Advice(
         ("not learning", "no gain yet"),
-        lambda run: run.flag("base_lr", PAPER_RATE) < LOW_RATE,
+        lambda run: _simsiam(run) and run.flag("base_lr", PAPER_RATE) < LOW_RATE,
         "Raise --base_lr: it is {base_lr:g}, the paper's is 0.03 to 0.05.",
     ),
     Advice(
         ("diverged", *COLLAPSES),
-        lambda run: run.flag("base_lr", PAPER_RATE) <= HIGH_RATE,
+        lambda run: not _far_above_the_paper(run),
         "Halve --base_lr (now {base_lr:g}).",
     ),
     Advice(
@@ -339,7 +346,7 @@ ADVICE = (
     ),
     Advice(
         (*COLLAPSES, "no gain yet"),
-        lambda run: run.flag("predictor_lr", "decayed") == "decayed",
+        lambda run: _simsiam(run) and run.flag("predictor_lr", "decayed") == "decayed",
         "Try --predictor_lr=constant: the predictor then keeps up with the outputs (section 4.2 of "
         "the paper).",
     ),

@@ -5,7 +5,9 @@ every process under `keras.distribution.DataParallel`. PyTorch: one device.
 """
 
 import contextlib
+import importlib.util
 import os
+import sys
 
 import keras
 import numpy as np
@@ -164,6 +166,41 @@ def replica():
     return context.replica_id_in_sync_group if context else 0  # none while a model is built
 
 
+def gather(x):
+    """The rows of every replica, in order: of `[n, d]` on each, `[N, d]` on all.
+
+    Gradients flow to the replicas that the rows came from. Where the batch axis is global already,
+    or there is one replica, x itself.
+    """
+    context = _several()
+    return context.all_gather(x, axis=0) if context else x
+
+
+def total(x):
+    """The sum of x over the replicas; x itself where the batch axis is global, or with one."""
+    context = _several()
+    return context.all_reduce("SUM", x) if context else x
+
+
+def own_rows(x):
+    """This replica's equal part of `[n, ...]`, n a multiple of the replicas; x itself with one."""
+    context = _several()
+    if context is None:
+        return x
+    n = x.shape[0] // replicas()
+    first = context.replica_id_in_sync_group * n
+    return x[first : first + n]
+
+
+def _several():
+    """TensorFlow's replica context where it has several replicas, else None."""
+    if keras.backend.backend() != "tensorflow" or replicas() == 1:
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context()  # None while a model is built
+
+
 def spread():
     """Whether variables lie on several devices that can only compute together (JAX)."""
     return keras.distribution.distribution() is not None
@@ -187,20 +224,21 @@ def process():
     return jax.process_index()
 
 
-def feed(make_batches, shape):
+def feed(make_batches):
     """What `fit` takes: a generator, or the tf.data data set that MirroredStrategy can divide.
 
     Keras would make such a data set of a generator by itself, but reads its first batches twice.
 
     Args:
-        make_batches: function without arguments to a generator of `(images,)`, uint8.
-        shape: of the images, `(n, height, width, 3)`.
+        make_batches: function without arguments to a generator of batches, all of the same shapes.
     """
     if keras.backend.backend() != "tensorflow" or replicas() == 1:
         return make_batches()
     import tensorflow as tf
 
-    signature = (tf.TensorSpec(shape, tf.uint8),)
+    signature = keras.tree.map_structure(
+        lambda x: tf.TensorSpec(x.shape, x.dtype), next(make_batches())
+    )
     return tf.data.Dataset.from_generator(make_batches, output_signature=signature)
 
 
@@ -262,6 +300,32 @@ def devices():
 
         return [f"gpu:{i}" for i in range(torch.cuda.device_count())] or ["cpu:0"]
     return [str(device) for device in keras.distribution.list_devices()]
+
+
+def peak_memory():
+    """Bytes used at the highest: of the first accelerator, without one of this process.
+
+    None where the system does not tell, as on Windows.
+    """
+    backend = keras.backend.backend()
+    if any("gpu" in device.lower() for device in devices()):
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        if backend == "torch":
+            import torch
+
+            return torch.cuda.max_memory_allocated()
+        import jax
+
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used
 
 
 def synchronize(model):

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     relu: bool = True
 
 
-def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
+def projector(dim=2048, *, layers=2, hidden=None, output_affine=False, batch_norm="default"):
     """The projection MLP's table.
 
     "The projection MLP (in f) has BN applied to each fully-connected layer, including its output
@@ -39,8 +39,10 @@ def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
     the authors' code, which the text does not say.
 
     Args:
-        dim: width d of every layer and of the output z.
+        dim: width d of the output z, and of every layer where `hidden` is not given.
         layers: number of linear layers, at least 1.
+        hidden: width of the hidden layers; default None, as the output. BYOL's is 4096 before 256,
+            SimCLR's and SwAV's 2048 before 128.
         output_affine: whether the output normalization learns a scale and an offset.
         batch_norm: which layers are normalized, a key of `BATCH_NORM` (section 4.4).
 
@@ -48,8 +50,8 @@ def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
         A tuple of `Row`.
 
     Raises:
-        ValueError: if `layers` or `dim` is below 1, `batch_norm` is unknown, or `output_affine` is
-            asked of an output without normalization.
+        ValueError: if `layers`, `dim` or `hidden` is below 1, `batch_norm` is unknown, or
+            `output_affine` is asked of an output without normalization.
 
     Example:
     >>> [row.relu for row in projector(512, layers=3)]
@@ -58,9 +60,11 @@ def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
     Reference:
         Chen & He, https://arxiv.org/abs/2011.10566, section 3 and appendix D
     """
-    if layers < 1 or dim < 1:
+    hidden = dim if hidden is None else hidden
+    if min(layers, dim, hidden) < 1:
         raise ValueError(
-            f"`layers` and `dim` must be at least 1. Received: layers={layers}, dim={dim}"
+            "`layers` and `dim`, and `hidden` where given, must be at least 1. "
+            f"Received: layers={layers}, dim={dim}, hidden={hidden}"
         )
     hidden_norm, output_norm = _normalized("projector", batch_norm)
     if output_affine and not output_norm:
@@ -69,7 +73,7 @@ def projector(dim=2048, *, layers=2, output_affine=False, batch_norm="default"):
             f"Received: output_affine={output_affine}, batch_norm={batch_norm!r}"
         )
     output = Row(dim, norm=output_norm, affine=output_affine, relu=False)
-    return (Row(dim, norm=hidden_norm),) * (layers - 1) + (output,)
+    return (Row(hidden, norm=hidden_norm),) * (layers - 1) + (output,)
 
 
 def predictor(hidden=512, *, batch_norm="default"):
@@ -125,6 +129,29 @@ def build(head, input_dim, name):
         if row.relu:
             z = keras.layers.ReLU(name=f"{name}_relu_{i}")(z)
     return keras.Model(inputs, z, name=name)
+
+
+def build_predictor(head, projector):
+    """Builds a predictor on a built projector, and checks that p is as wide as z.
+
+    Args:
+        head: as in `build`.
+        projector: a built `keras.Model`.
+
+    Returns:
+        As `build` does.
+
+    Raises:
+        ValueError: if their outputs are not equally wide.
+    """
+    d = projector.output_shape[-1]
+    predictor = build(head, d, name="predictor")
+    if predictor.output_shape[-1] != d:
+        raise ValueError(
+            "`predictor` must be as wide as `projector`. Received output shapes: "
+            f"predictor={predictor.output_shape}, projector={projector.output_shape}"
+        )
+    return predictor
 
 
 def freeze(head):

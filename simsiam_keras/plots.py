@@ -47,7 +47,7 @@ def curves(rows, path, title):
         title: heading.
     """
     panels = (
-        ("loss", "loss (−1: views agree)"),
+        ("loss", "loss"),
         ("z_std", "std of output × √d (0: collapsed)"),
         ("feature_rank", "effective rank of features"),
         ("knn_accuracy", "kNN accuracy"),

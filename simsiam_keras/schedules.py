@@ -1,6 +1,9 @@
-"""Learning rates that follow from the batch size and the number of steps."""
+"""Learning rates and momenta that follow from the batch size and the number of steps."""
+
+import math
 
 import keras
+from keras import ops
 
 
 def scaled_lr(base_lr, batch_size):
@@ -46,3 +49,27 @@ def cosine(learning_rate, total_steps, warmup_steps=0):
     return keras.optimizers.schedules.CosineDecay(
         0.0, total_steps - warmup_steps, warmup_target=learning_rate, warmup_steps=warmup_steps
     )
+
+
+def cosine_momentum(momentum, step, total_steps):
+    """BYOL's momentum of the target network, `1 - (1 - m) (1 + cos(pi t / T)) / 2`.
+
+    It rises from m at t = 0 to 1 at t = T, and stays there.
+
+    Args:
+        momentum: m, within [0, 1].
+        step: t, an integer scalar, may be a tensor.
+        total_steps: T, at least 1.
+
+    Returns:
+        A float32 scalar within [m, 1].
+
+    Example:
+    >>> [round(float(cosine_momentum(0.9, step, 4)), 4) for step in (0, 2, 4, 5)]
+    [0.9, 0.95, 1.0, 1.0]
+
+    Reference:
+        Grill et al., https://arxiv.org/abs/2006.07733, section 3.3
+    """
+    done = ops.clip(ops.cast(step, "float32") / total_steps, 0.0, 1.0)
+    return 1 - (1 - momentum) * (1 + ops.cos(math.pi * done)) / 2

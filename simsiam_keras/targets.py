@@ -1,9 +1,10 @@
-"""Where a method's targets come from when they are not the other view's z: SimSiam's hypothesis.
+"""Where a method's targets come from when they are not the other view's z.
 
-Section 5 of the paper reads SimSiam as alternating between the network's weights theta and one
-vector eta_x for each image x, `min over theta and eta of E ||F_theta(T(x)) - eta_x||^2`. The
-classes here are the two experiments of its section 5.2. A method calls `prepare` once and the layer
-in every step, on the views whose targets it needs:
+Section 5 of SimSiam's paper reads it as alternating between the network's weights theta and one
+vector eta_x for each image x, `min over theta and eta of E ||F_theta(T(x)) - eta_x||^2`. `Snapshot`
+and `MovingAverage` are the two experiments of its section 5.2; `MomentumEncoder` is BYOL's target
+network, which needs neither `z` nor `index`. A method calls `prepare` once and the layer in every
+step, on the views whose targets it needs:
 
     targets(views, z=z, index=index, encoder=encoder, projector=projector, training=training)
 
@@ -15,7 +16,7 @@ outputs `[n, d]`; `index` holds the number of each image, `[n]`, or is None. The
 import keras
 from keras import ops
 
-from simsiam_keras import distribute
+from simsiam_keras import distribute, schedules
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
@@ -47,28 +48,16 @@ class Snapshot(keras.layers.Layer):
     def prepare(self, encoder, projector):
         """Creates the state for a built encoder and projector, whose weights are copied."""
         self.step = _state(self, (), "int", "step")
-        self.kept = []
-        for i, weight in enumerate(_weights(encoder, projector)):
-            self.kept.append(_state(self, weight.shape, weight.dtype, f"kept_{i}"))
-            # A buffer of its own: JAX donates those of both to the step.
-            self.kept[-1].assign(ops.copy(weight.value))
+        self.kept = _copies(self, _weights(encoder, projector))
         self.built = True
 
     def call(self, views, z, index, encoder, projector, training=False):
-        weights = _weights(encoder, projector)
         if training:
             first = ops.equal(self.step % self.steps, 0)
-            for kept, weight in zip(self.kept, weights, strict=True):
+            for kept, weight in zip(self.kept, _weights(encoder, projector), strict=True):
                 kept.assign(ops.where(first, weight.value, kept.value))
             self.step.assign_add(1)
-        # Other variables, such as seeds, keep their values. What a forward pass in this scope
-        # assigns is dropped, so that running statistics are not updated twice.
-        live = [(v, v) for v in (*encoder.variables, *projector.variables)]
-        with keras.StatelessScope([*live, *zip(weights, self.kept, strict=True)]):
-            return {
-                i: projector(encoder(x, training=training), training=training)
-                for i, x in views.items()
-            }
+        return _outputs(views, encoder, projector, self.kept, training)
 
     def get_config(self):
         return {**super().get_config(), "steps": self.steps}
@@ -138,8 +127,98 @@ class MovingAverage(keras.layers.Layer):
         return {**super().get_config(), "images": self.images, "momentum": self.momentum}
 
 
+@keras.saving.register_keras_serializable("simsiam_keras")
+class MomentumEncoder(keras.layers.Layer):
+    """BYOL's target network: an exponential moving average of encoder and projector.
+
+    With the online weights theta and the target's xi, after every optimizer step t of T
+
+        xi <- m_t xi + (1 - m_t) theta,    m_t = schedules.cosine_momentum(m, t, T)
+
+    It is applied at the beginning of the next step, on the same theta; the first step copies theta.
+    Moving statistics of batch normalization are averaged like any weight; in training the target
+    normalizes by the statistics of its own batch, as the online network does.
+
+    Args:
+        momentum: m at the start, within [0, 1]; default .996, the paper's.
+        total_steps: T, after which m stays at 1; default None, a constant m.
+        every: calls that make an optimizer step, more than one with gradient accumulation.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Reference:
+        Grill et al., Bootstrap Your Own Latent, section 3.1 and appendix J,
+        https://arxiv.org/abs/2006.07733
+    """
+
+    def __init__(self, momentum=0.996, total_steps=None, every=1, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"`momentum` must be within [0, 1]. Received: momentum={momentum}")
+        if min(1 if total_steps is None else total_steps, every) < 1:
+            raise ValueError(
+                "`total_steps` and `every` must be at least 1. "
+                f"Received: total_steps={total_steps}, every={every}"
+            )
+        self.momentum, self.total_steps, self.every = momentum, total_steps, every
+
+    def prepare(self, encoder, projector):
+        """Creates the state for a built encoder and projector, whose weights are copied."""
+        self.step = _state(self, (), "int", "step")
+        self.kept = _copies(self, _weights(encoder, projector))
+        self.built = True
+
+    def call(self, views, encoder, projector, training=False):
+        if training:
+            m = self._momentum_of_step()
+            for kept, weight in zip(self.kept, _weights(encoder, projector), strict=True):
+                mixed = m * ops.cast(kept.value, m.dtype) + (1 - m) * ops.cast(weight, m.dtype)
+                kept.assign(ops.cast(mixed, kept.dtype))
+            self.step.assign_add(1)
+        return _outputs(views, encoder, projector, self.kept, training)
+
+    def _momentum_of_step(self):
+        m = ops.convert_to_tensor(self.momentum, "float32")
+        if self.total_steps is not None:
+            before = self.step // self.every - 1  # the optimizer step that theta has just made
+            m = schedules.cosine_momentum(self.momentum, before, self.total_steps)
+        m = ops.where(ops.equal(self.step % self.every, 0), m, 1.0)
+        return ops.where(ops.equal(self.step, 0), 0.0, m)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "total_steps": self.total_steps,
+            "every": self.every,
+        }
+
+
 def _weights(encoder, projector):
     return [*encoder.weights, *projector.weights]
+
+
+def _copies(layer, weights):
+    copies = []
+    for i, weight in enumerate(weights):
+        copies.append(_state(layer, weight.shape, weight.dtype, f"kept_{i}"))
+        # A buffer of its own: JAX donates those of both to the step.
+        copies[-1].assign(ops.copy(weight.value))
+    return copies
+
+
+def _outputs(views, encoder, projector, weights, training):
+    """`{i: z_i}` of the views, by encoder and projector with other weights."""
+    # Other variables, such as seeds, keep their values. What a forward pass in this scope assigns
+    # is dropped, so that running statistics are not updated twice.
+    live = [(v, v) for v in (*encoder.variables, *projector.variables)]
+    own = zip(_weights(encoder, projector), weights, strict=True)
+    with keras.StatelessScope([*live, *own]):
+        return {
+            i: projector(encoder(x, training=training), training=training) for i, x in views.items()
+        }
 
 
 def _state(layer, shape, dtype, name):

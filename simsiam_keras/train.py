@@ -19,18 +19,16 @@ from simsiam_keras import (
     distribute,
     encoders,
     export,
-    heads,
+    lars,
     monitors,
     optimizers,
     plots,
     runs,
     schedules,
-    targets,
 )
 from simsiam_keras.augment.recipe import RECIPES
-from simsiam_keras.data import pipeline, sources
+from simsiam_keras.data import balanced, pipeline, sources
 from simsiam_keras.methods import METHODS
-from simsiam_keras.methods.simsiam import views_of
 
 # Photographs of various sizes become squares of this many times a view's side before they travel to
 # the device, which crops from them.
@@ -76,7 +74,7 @@ def _pretrain(cfg, run_dir, first, console):
     began = time.perf_counter()
     recipe = recipe_of(cfg)
     micro_batch = cfg.batch_size // cfg.gradient_accumulation
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    source = _source(cfg)
     pipeline.steps_per_epoch(len(source), cfg.batch_size)  # refuses more than there are
     steps = pipeline.steps_per_epoch(len(source), micro_batch)
     _check_replicas(cfg, micro_batch)
@@ -93,8 +91,7 @@ def _pretrain(cfg, run_dir, first, console):
     say(_headline(cfg, source, model, steps, run_dir, first_epoch))
     accuracy = measure() if measure and first_epoch == 0 else None
     part = (distribute.process(), distribute.processes())
-    with_index = cfg.predictor == "moving_average"
-    dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch, part, with_index)
+    dataset = _dataset(cfg, recipe, source, micro_batch, first_epoch, part)
     with distribute.alone():
         pairs = _sample_pairs(cfg, recipe, source)
     measure_collapse = monitors.collapse_measures(monitored, pairs, jit_compile(cfg))
@@ -131,7 +128,17 @@ def _pretrain(cfg, run_dir, first, console):
         )
     if not first:
         return {}
-    return _finish(cfg, run_dir, model.encoder, encode, recipe, source, probe, first_epoch, began)
+    return _finish(cfg, run_dir, model, encode, recipe, source, probe, first_epoch, began)
+
+
+def _source(cfg):
+    """The training images that the flags name."""
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    if cfg.method in config.SUPERVISED and source.labels is None:
+        raise ValueError(
+            f"--method={cfg.method} needs labelled images; {source.name} has no labels"
+        )
+    return sources.few_labels(source, cfg.labels_per_class, 0) if cfg.labels_per_class else source
 
 
 def _check_replicas(cfg, micro_batch):
@@ -165,6 +172,13 @@ def recipe_of(cfg):
         recipe = dataclasses.replace(recipe, size=cfg.image_size)
     if cfg.min_crop:
         recipe = dataclasses.replace(recipe, crop_area=(cfg.min_crop, recipe.crop_area[1]))
+    if cfg.small_views:
+        recipe = dataclasses.replace(
+            recipe,
+            small_views=cfg.small_views,
+            small_size=cfg.small_size or recipe.size // 2,
+            small_crop_area=(cfg.small_min_crop, recipe.crop_area[0]),
+        )
     return recipe
 
 
@@ -197,41 +211,17 @@ def build_model(cfg, recipe, steps, images=1):
     Returns:
         `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
     """
-    model = METHODS[cfg.method](
-        build_encoder(cfg, recipe.size),
-        projector=heads.projector(
-            cfg.output_dim,
-            layers=cfg.projector_layers,
-            output_affine=cfg.output_affine,
-            batch_norm=cfg.batch_norm,
-        ),
-        predictor=heads.predictor(cfg.predictor_hidden, batch_norm=cfg.batch_norm)
-        if cfg.predictor in ("mlp", "fixed")
-        else (),
-        augmenter=_device_views(cfg, recipe, views_of(cfg.symmetrization))
-        if cfg.augment == "device"
-        else None,
-        stop_gradient=cfg.stop_gradient,
-        fixed_predictor=cfg.predictor == "fixed",
-        similarity=cfg.similarity,
-        symmetrization=cfg.symmetrization,
-        targets=_targets(cfg, steps, images),
-    )
+    method = METHODS[cfg.method]
+    augmenter = None
+    if cfg.augment == "device":
+        augmenter = _device_views(cfg, recipe, method.full_views(cfg))
+    encoder = build_encoder(cfg, recipe.size)
+    model = method.from_flags(cfg, encoder, augmenter, steps, images)
     distribute.synchronize(model)
     peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
     schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
     model.compile(optimizer=_optimizer(cfg, model, schedule, peak), jit_compile=jit_compile(cfg))
     return model, schedule
-
-
-def _targets(cfg, steps, images):
-    if cfg.predictor == "moving_average":
-        return targets.MovingAverage(images)
-    if cfg.alternate_steps == "epoch":
-        return targets.Snapshot(steps)
-    if cfg.alternate_steps == "1":
-        return None  # the targets that SimSiam has
-    return targets.Snapshot(int(cfg.alternate_steps) * cfg.gradient_accumulation)
 
 
 def jit_compile(cfg):
@@ -247,7 +237,7 @@ def jit_compile(cfg):
 
 
 def _optimizer(cfg, model, schedule, peak):
-    optimizer = optimizers.SGD(
+    optimizer = {"sgd": optimizers.SGD, "lars": lars.LARS}[cfg.optimizer](
         schedule,
         momentum=cfg.momentum,
         weight_decay=cfg.weight_decay,
@@ -260,24 +250,27 @@ def _optimizer(cfg, model, schedule, peak):
     return optimizers.with_constant_rate(optimizer, model.predictor.trainable_variables, peak)
 
 
-def _dataset(cfg, recipe, source, batch_size, first_epoch=0, part=(0, 1), with_index=False):
+def _dataset(cfg, recipe, source, batch_size, first_epoch=0, part=(0, 1)):
     """Batches for `fit`: views made on the host, or images for the model's augmenter."""
-    epochs = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
+    options = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
+    options["with_index"] = cfg.predictor == "moving_average"
+    if cfg.method in config.SUPERVISED:
+        options["with_labels"] = True
+        options["order"] = functools.partial(
+            balanced.balanced_order, source.labels, batch_size, cfg.classes_per_batch, cfg.seed
+        )
     if cfg.augment == "host":
-        views = _host_views(recipe, views_of(cfg.symmetrization))
-        return pipeline.training_views(source, views, batch_size, **epochs, with_index=with_index)
-    size = None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
+        views = _host_views(recipe, METHODS[cfg.method].full_views(cfg))
+        return pipeline.training_views(source, views, batch_size, **options)
+    size = None if source.image_shape else _canvas(recipe)
     batches = functools.partial(
-        pipeline.training_images,
-        source,
-        batch_size,
-        size,
-        **epochs,
-        with_index=with_index,
-        part=part,
+        pipeline.training_images, source, batch_size, size, **options, part=part
     )
-    shape = source.image_shape if size is None else (size, size, 3)
-    return distribute.feed(batches, (batch_size, *shape))
+    return distribute.feed(batches)
+
+
+def _canvas(recipe):
+    return math.ceil(DEVICE_CANVAS * recipe.size)
 
 
 def _host_views(recipe, count=2):
@@ -298,12 +291,17 @@ def _device_views(cfg, recipe, count=2):
 
 
 def _sample_pairs(cfg, recipe, source):
-    """The first two views of the first epoch's first images, made by the engine that trains."""
+    """Two views of the first epoch's first images, made by the engine that trains."""
     n = min(DIAGNOSED, len(source))
-    views = next(iter(_dataset(cfg, recipe, source, n)))
-    if cfg.augment == "device":
-        views = _device_views(cfg, recipe)(views[0])  # not the model's layer, which counts steps
-    return [np.rint(keras.ops.convert_to_numpy(x)).astype("uint8") for x in views[:2]]
+    recipe = dataclasses.replace(recipe, small_views=0)
+    order = {"seed": cfg.seed, "epochs": 1}
+    if cfg.augment == "host":
+        views = next(iter(pipeline.training_views(source, _host_views(recipe), n, **order)))
+    else:
+        size = None if source.image_shape else _canvas(recipe)
+        (images,) = next(pipeline.training_images(source, n, size, **order))
+        views = _device_views(cfg, recipe)(images)  # not the model's layer, which counts steps
+    return [np.rint(keras.ops.convert_to_numpy(x)).astype("uint8") for x in views]
 
 
 def _begin(cfg, run_dir, board, recipe, source, knn_accuracy):
@@ -366,7 +364,7 @@ def _headline(cfg, source, model, steps, run_dir, first_epoch):
     )
 
 
-def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, began):
+def _finish(cfg, run_dir, model, encode, recipe, source, probe, first_epoch, began):
     rows = runs.read_metrics(run_dir)
     trained = [row for row in rows if row["epoch"] > 0]
     earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
@@ -383,7 +381,8 @@ def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, b
     )
     with _dtype_policy("float32"), distribute.alone():
         plain = build_encoder(cfg, recipe.size)  # no mixed precision, no replicas
-    plain.set_weights(encoder.get_weights())
+    plain.set_weights(model.encoder.get_weights())
+    peak_memory = distribute.peak_memory()
     export.save_encoder(plain, run_dir, recipe.eval_crop)
     result = {
         "method": cfg.method,
@@ -397,7 +396,9 @@ def _finish(cfg, run_dir, encoder, encode, recipe, source, probe, first_epoch, b
         "knn_accuracy": trained[-1]["knn_accuracy"],
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
         "knn": monitors.knn_protocol(cfg, probe) if probe else None,
+        "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
+        "peak_memory_mb": peak_memory and round(peak_memory / 2**20, 1),
         "wall_seconds": round(time.perf_counter() - began + earlier, 1),
     }
     runs.write_json(run_dir / "result.json", result)

@@ -10,7 +10,15 @@ from simsiam_keras import config
 from tests.conftest import ROOT
 
 # Flags whose other values contradict each other; changed one by one below.
-EXCLUSIVE = {"predictor": "moving_average", "alternate_steps": "epoch"}
+EXCLUSIVE = {
+    "predictor": {"predictor": "moving_average"},
+    "alternate_steps": {"alternate_steps": "epoch"},
+    "method": {"method": "siamese_triplet"},
+    "small_views": {"small_views": 2},
+    "queue": {"method": "swav", "queue": 8},
+    "labels_per_class": {"method": "siamese_triplet", "labels_per_class": 5},
+    "methods": {"methods": "byol,swav"},
+}
 
 
 @pytest.mark.parametrize("command", config.COMMANDS)
@@ -34,11 +42,44 @@ def test_flagfile_gives_the_configuration_back(command, tmp_path):
     assert config.parse(command, [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
 
 
-@pytest.mark.parametrize(("name", "value"), EXCLUSIVE.items())
-def test_flagfile_gives_an_exclusive_flag_back(name, value, tmp_path):
-    cfg = config.Pretrain(**{name: value})
+@pytest.mark.parametrize("name", EXCLUSIVE)
+def test_flagfile_gives_an_exclusive_flag_back(name, tmp_path):
+    command = "compare" if name == "methods" else "pretrain"
+    cfg = config.COMMANDS[command](**EXCLUSIVE[name])
     (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
-    assert config.parse("pretrain", [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
+    assert config.parse(command, [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes"),
+    [
+        ("simsiam", (0, 2048, 512)),
+        ("byol", (4096, 256, 4096)),  # section 3.3 of arXiv 2006.07733
+        ("simclr", (2048, 128, 512)),  # section 4.2 of arXiv 2002.05709
+        ("swav", (2048, 128, 512)),  # appendix A of arXiv 2006.09882
+    ],
+)
+def test_a_method_has_its_papers_heads_unless_told(method, sizes, tmp_path):
+    def parsed(*argv):
+        cfg = config.parse("pretrain", [f"--method={method}", *argv])
+        return cfg.projector_hidden, cfg.output_dim, cfg.predictor_hidden
+
+    assert parsed() == sizes
+    assert parsed("--output_dim=7")[1] == 7
+    (tmp_path / "x.cfg").write_text("--projector_hidden=9\n--predictor_hidden=3\n")
+    assert parsed(f"--flagfile={tmp_path / 'x.cfg'}") == (9, sizes[1], 3)
+
+
+def test_constants_of_the_losses_are_the_papers():
+    def parsed(method, *names):
+        cfg = config.parse("pretrain", [f"--method={method}"])
+        return tuple(getattr(cfg, name) for name in names)
+
+    assert parsed("simclr", "temperature") == (0.5,)
+    assert parsed("byol", "ema_momentum") == (0.996,)
+    names = ("temperature", "prototypes", "sinkhorn_epsilon", "sinkhorn_iterations", "queue")
+    assert parsed("swav", *names) == (0.1, 3000, 0.05, 3, 0)
+    assert parsed("siamese_triplet", "margin") == (0.2,)
 
 
 def test_defaults_are_the_papers_cifar_recipe():
@@ -89,6 +130,14 @@ def test_wrong_flags_are_named(argv, sentence):
         (["--predictor=moving_average", "--similarity=cross_entropy"], "--similarity=cosine"),
         (["--predictor=moving_average", "--stop_gradient=false"], "has no effect"),
         (["--alternate_steps=epoch", "--stop_gradient=false"], "has no effect"),
+        (["--method=byol", "--stop_gradient=false"], "--stop_gradient belongs to --method=simsiam"),
+        (["--method=simclr", "--small_views=2"], "belongs to --method=simsiam|swav, not to simclr"),
+        (["--method=simclr", "--predictor_lr=constant"], "--method=simsiam|byol, not to simclr"),
+        (["--small_views=2", "--symmetrization=asym"], "--small_views needs --symmetrization=sym"),
+        (
+            ["--method=simclr", "--batch_size=4", "--gradient_accumulation=4"],
+            "--batch_size must be at least twice --gradient_accumulation",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(argv, sentence):

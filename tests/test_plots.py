@@ -13,7 +13,10 @@ def plain(size, *values):
 def runs(line):
     """(value, length) of what is equal along a line of pixels."""
     ends = [*(np.flatnonzero(np.diff(line.astype(int))) + 1), len(line)]
-    return [(int(line[end - 1]), int(end - start)) for start, end in zip([0, *ends], ends)]
+    return [
+        (int(line[end - 1]), int(end - start))
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
 
 
 def test_a_pair_lies_above_each_other_and_pairs_side_by_side():

@@ -4,11 +4,13 @@ Legend, kept throughout the package: x1, x2 two views of an image; f encoder and
 z = f(x); h the predictor, p = h(z); n samples, d output dimension, k neighbours.
 """
 
+import functools
 import math
 
 import keras
 from keras import ops
 
+from simsiam_keras import encoders
 from simsiam_keras.losses import l2_normalize
 
 
@@ -16,12 +18,13 @@ class JointEmbedding(keras.Model):
     """Base of the methods: owns the encoder, the step over views and the `z_std` metric.
 
     A method adds its heads, `embed(views, training)`, which returns the outputs that its loss
-    needs, and `compute_loss`. What an input is does not depend on the mode:
+    needs, `compute_loss`, and `from_flags`. What an input is does not depend on the mode:
 
     - a tuple or list is views, and gives the method's outputs; a dict `{"views": views}` likewise;
     - a dict `{"images": images}` asks the `augmenter` for views first; `fit` and `evaluate` on
       images do so;
-    - `"index"` in either dict, the number of each image, is handed on to `embed` as `index`;
+    - what else is in either dict, such as `"index"`, the number of each image, or `"labels"`, is
+      handed on to `embed` by its name;
     - a tensor is images, and gives features; `predict` does so.
 
     Args:
@@ -34,6 +37,8 @@ class JointEmbedding(keras.Model):
     def __init__(self, encoder, augmenter=None, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
+        # A function, which Keras does not look into: the copies share the encoder's layers.
+        self.at_size = functools.cache(functools.partial(encoders.at_size, encoder))
         self.augmenter = augmenter
         self.z_std = keras.metrics.Mean(name="z_std")
 
@@ -42,14 +47,38 @@ class JointEmbedding(keras.Model):
             inputs = {"views": inputs}
         if not isinstance(inputs, dict):
             return self.encoder(inputs, training=training)
+        others = {name: x for name, x in inputs.items() if name not in ("views", "images")}
         views = inputs.get("views")
         if views is None:
             views = self.augmenter(inputs["images"], training=training)
-        index = {"index": inputs["index"]} if "index" in inputs else {}
-        return self.embed(views, training=training, **index)
+        return self.embed(views, training=training, **others)
 
     def embed(self, views, training):
         raise NotImplementedError
+
+    def features(self, x, training):
+        """The encoder's features of views, which may be smaller than its images (multi-crop)."""
+        size = self.encoder.input_shape[1]
+        encoder = self.encoder if size in (None, x.shape[1]) else self.at_size(x.shape[1])
+        return encoder(x, training=training)
+
+    @classmethod
+    def from_flags(cls, cfg, encoder, augmenter, steps, images):
+        """The method that a `config.Pretrain` describes.
+
+        Args:
+            cfg: a `config.Pretrain`.
+            encoder: its encoder.
+            augmenter: as in the constructor.
+            steps: optimizer calls in an epoch.
+            images: training images.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def full_views(cfg):
+        """Number of views of full size that a `config.Pretrain` asks for of each image."""
+        return 2
 
     def train_step(self, *args):
         # TensorFlow and torch pass (data,), JAX passes (state, data).

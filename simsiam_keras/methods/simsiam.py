@@ -6,7 +6,7 @@ from keras import ops
 from simsiam_keras import heads
 from simsiam_keras.losses import SIMILARITIES
 from simsiam_keras.methods.base import JointEmbedding, output_std
-from simsiam_keras.targets import MovingAverage
+from simsiam_keras.targets import MovingAverage, Snapshot
 
 # (i, j): view i predicts the target that is made from view j. Section 4.6.
 PAIRS = {"sym": ((1, 2), (2, 1)), "asym": ((1, 2),), "asym2x": ((1, 2), (3, 4))}
@@ -45,6 +45,8 @@ class SimSiam(JointEmbedding):
         symmetrization: `"sym"`; `"asym"`, `L = D(p1, stopgrad(z2))`; or `"asym2x"`, two such pairs
             of each image, `L = D(p1, stopgrad(z2)) / 2 + D(p3, stopgrad(z4)) / 2`, which takes
             four views (section 4.6).
+        small_views: low-resolution views beside x1 and x2, which predict the targets of both and
+            make none (SwAV's multi-crop); default 0. L is then the mean over all pairs.
         targets: default None, the z above; a `targets.Snapshot` or `targets.MovingAverage` makes
             the vectors eta that stand in their place (section 5.2).
         **kwargs: further arguments of `keras.Model`.
@@ -74,6 +76,7 @@ class SimSiam(JointEmbedding):
         fixed_predictor=False,
         similarity="cosine",
         symmetrization="sym",
+        small_views=0,
         targets=None,
         **kwargs,
     ):
@@ -82,26 +85,55 @@ class SimSiam(JointEmbedding):
         self.projector = heads.build(projector, encoder.output_shape[-1], name="projector")
         d = self.projector.output_shape[-1]
         predictor = heads.predictor(max(1, d // 4)) if predictor is None else predictor
-        self.predictor = heads.build(predictor, d, name="predictor")
+        self.predictor = heads.build_predictor(predictor, self.projector)
         self.stop_gradient, self.fixed_predictor = stop_gradient, fixed_predictor
         self.similarity, self.symmetrization = similarity, symmetrization
-        self.targets = targets
+        self.small_views, self.targets = small_views, targets
         _refuse(self)
-        self.distance, self.pairs = SIMILARITIES[similarity](), PAIRS[symmetrization]
+        self.distance, self.pairs = SIMILARITIES[similarity](), _pairs(symmetrization, small_views)
         if fixed_predictor:
             heads.freeze(self.predictor)
         if targets is not None:
             targets.prepare(self.encoder, self.projector)
         self.built = True  # every part is built
 
+    @classmethod
+    def from_flags(cls, cfg, encoder, augmenter, steps, images):
+        has_predictor = cfg.predictor in ("mlp", "fixed")
+        return cls(
+            encoder,
+            projector=heads.projector(
+                cfg.output_dim,
+                layers=cfg.projector_layers,
+                hidden=cfg.projector_hidden or None,
+                output_affine=cfg.output_affine,
+                batch_norm=cfg.batch_norm,
+            ),
+            predictor=heads.predictor(cfg.predictor_hidden, batch_norm=cfg.batch_norm)
+            if has_predictor
+            else (),
+            augmenter=augmenter,
+            stop_gradient=cfg.stop_gradient,
+            fixed_predictor=cfg.predictor == "fixed",
+            similarity=cfg.similarity,
+            symmetrization=cfg.symmetrization,
+            small_views=cfg.small_views,
+            targets=_targets(cfg, steps, images),
+        )
+
+    @staticmethod
+    def full_views(cfg):
+        return views_of(cfg.symmetrization)
+
     def embed(self, views, training, index=None):
-        if len(views) != views_of(self.symmetrization):
+        expected = views_of(self.symmetrization) + self.small_views
+        if len(views) != expected:
             raise ValueError(
-                f"`symmetrization={self.symmetrization!r}` takes {views_of(self.symmetrization)} "
-                f"views of each image. Received: {len(views)} views"
+                f"`symmetrization={self.symmetrization!r}` with `small_views={self.small_views}` "
+                f"takes {expected} views of each image. Received: {len(views)} views"
             )
         x = dict(enumerate(views, start=1))
-        features = {i: self.encoder(x[i], training=training) for i in x}
+        features = {i: self.features(x[i], training=training) for i in x}
         z = {i: self.projector(features[i], training=training) for i in x}
         p = {i: self.predictor(z[i], training=training) for i, _ in self.pairs}
         outputs = {f"z{i}": z[i] for i in z} | {f"p{i}": p[i] for i in p}
@@ -131,8 +163,26 @@ class SimSiam(JointEmbedding):
             "fixed_predictor": self.fixed_predictor,
             "similarity": self.similarity,
             "symmetrization": self.symmetrization,
+            "small_views": self.small_views,
             "targets": self.targets,
         }
+
+
+def _targets(cfg, steps, images):
+    if cfg.predictor == "moving_average":
+        return MovingAverage(images)
+    if cfg.alternate_steps == "epoch":
+        return Snapshot(steps)
+    if cfg.alternate_steps == "1":
+        return None  # the targets that SimSiam has
+    return Snapshot(int(cfg.alternate_steps) * cfg.gradient_accumulation)
+
+
+def _pairs(symmetrization, small_views):
+    full = PAIRS[symmetrization]
+    first = views_of(symmetrization) + 1
+    small = range(first, first + small_views)
+    return full + tuple((i, j) for i in small for _, j in full)
 
 
 def _refuse(model):
@@ -141,10 +191,10 @@ def _refuse(model):
         value = getattr(model, name)
         if value not in known:
             raise ValueError(f"`{name}` must be one of {tuple(known)}. Received: {name}={value!r}")
-    if model.predictor.output_shape[-1] != model.projector.output_shape[-1]:
+    if model.small_views and model.symmetrization != "sym":
         raise ValueError(
-            "`predictor` must be as wide as `projector`. Received output shapes: "
-            f"predictor={model.predictor.output_shape}, projector={model.projector.output_shape}"
+            "`small_views` must be 0 where `symmetrization` is not 'sym'. Received: "
+            f"small_views={model.small_views}, symmetrization={model.symmetrization!r}"
         )
     if model.fixed_predictor and not model.predictor.weights:
         raise ValueError(
