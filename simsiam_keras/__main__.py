@@ -54,7 +54,11 @@ def main(argv=None):
     try:
         result = _dispatch(command, cfg)
     except KeyboardInterrupt:
-        goes_on = {"pretrain": "goes on from the last checkpoint", "study": "goes on"}
+        goes_on = {
+            "pretrain": "goes on from the last checkpoint",
+            "study": "goes on",
+            "compare": "goes on",
+        }
         goes_on = goes_on.get(command, "starts again")
         print(f"\ninterrupted; the same command {goes_on}", file=sys.stderr)
         return 130
@@ -83,11 +87,11 @@ def _dispatch(command, cfg):
         from simsiam_keras import diagnose
 
         return diagnose.diagnose(cfg)
-    if command == "study":  # trains in other processes, and takes no memory from them
+    if command in ("study", "compare"):  # train in other processes, and take no memory from them
         with _no_native_messages():
-            from simsiam_keras.study import runner
+            from simsiam_keras.study import compare, runner
 
-        return runner.run(cfg)
+        return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import evaluate, train
 

@@ -5,32 +5,36 @@ import statistics
 from simsiam_keras.study.ordering import mean_std
 
 # Okabe & Ito's colours, which the colour-blind tell apart; markers and line styles say it again.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-GREY = "#666666"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+YELLOW, BLACK, GREY = "#E69F00", "#000000", "#666666"
 CURVES = (
     ("loss", "training loss", 1),
     ("z_std", "std of outputs × √d", 1),
     ("knn_accuracy", "kNN accuracy (%)", 100),
 )
-STYLES = ((BLUE, "-"), (ORANGE, "--"))
+STYLES = (
+    *((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":")),
+    *((YELLOW, "-"), (BLACK, "--")),
+)
 MEASURES = (("knn_accuracy", "kNN", BLUE, "o"), ("linear_accuracy", "linear", GREEN, "s"))
 
 
-def curves(groups, path):
+def curves(groups, path, measures=CURVES):
     """Draws loss, std x sqrt(d) and kNN accuracy over the epochs, as figure 2 of the paper does.
 
     Lines are means over seeds, bands reach from the lowest to the highest seed.
 
     Args:
-        groups: (label, list of the metrics rows of every seed) of two settings.
+        groups: (label, list of the metrics rows of every seed) of up to six settings.
         path: PNG to write.
+        measures: (key, label, factor) of each panel.
     """
-    bands = {key: [_band(seeds, key, scale) for _, seeds in groups] for key, _, scale in CURVES}
-    panels = [(key, label) for key, label, _ in CURVES if any(bands[key])]
+    bands = {key: [_band(seeds, key, scale) for _, seeds in groups] for key, _, scale in measures}
+    panels = [(key, label) for key, label, _ in measures if any(bands[key])]
     last = max(row["epoch"] for _, seeds in groups for rows in seeds for row in rows)
     figure, axes = _figure(len(panels), (13 / 3 * len(panels), 4.1))
     for ax, (key, label) in zip(axes, panels, strict=True):
-        for (name, _), band, style in zip(groups, bands[key], STYLES, strict=True):
+        for (name, _), band, style in zip(groups, bands[key], STYLES, strict=False):
             if band:
                 _curve(ax, band, name, *style)
         ax.set(xlabel="epoch", ylabel=label, xlim=(-0.02 * last, 1.02 * last))
@@ -40,7 +44,7 @@ def curves(groups, path):
             ax.set_ylim(0, 1.2)
             _note(ax, 0.7, 1.06, "spread over the sphere")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     _save(figure, path)
 
 

@@ -118,7 +118,7 @@ def _introduction(study_dir, cfg, experiments):
     failed = [cell for cell in every if cell.error()]
     finished = [cell for cell in every - set(failed) if cell.outcome()]
     lines = [
-        f"# The paper's experiments on {_plain(cfg.dataset)}",
+        f"# The paper's experiments on {plain(cfg.dataset)}",
         "",
         f"{len(finished)} of {len(every)} runs have finished, {len(failed)} have failed, "
         f"{len(every) - len(finished) - len(failed)} are to come. The paper's numbers are of "
@@ -128,23 +128,36 @@ def _introduction(study_dir, cfg, experiments):
     ]
     lines += ["| pairs of settings in the paper's order | linear | kNN |", "| :-- | --: | --: |"]
     for one in experiments:
-        lines.append(_line([one.study.title, *(short for _, short in _orders(one))]))
+        lines.append(line([one.study.title, *(short for _, short in _orders(one))]))
     lines.append("")
     if finished:
-        lines += [*_protocol(cfg, min(finished, key=lambda cell: (cell.seed, cell.name))), ""]
+        own = (
+            f"d = {cfg.output_dim}, base learning rate {cfg.base_lr:g}, predictor's rate "
+            f"{cfg.predictor_lr}; all flags are in `flags.cfg`."
+        )
+        first = min(finished, key=lambda cell: (cell.seed, cell.name))
+        lines += [*protocol(cfg, first, own), ""]
     return lines
 
 
-def _protocol(cfg, cell):
-    """What the numbers were measured on and how, from the files of a run."""
+def protocol(cfg, cell, own):
+    """What the numbers were measured on and how, a list of lines.
+
+    Args:
+        cfg: a `config.Grid`.
+        cell: a finished run, whose files tell.
+        own: what to say of the settings that are not the encoder's and the data's.
+
+    Returns:
+        Lines of Markdown.
+    """
     environment = json.loads((cell.folder / "environment.json").read_text())
     result, data = cell.result(), environment["data"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     lines = [
         f"- Data: {data['images']:,} images of {data['name']}.",
-        f"- Recipe: {cfg.encoder}, stem {cfg.stem}, width {cfg.width}, d = {cfg.output_dim}, "
-        f"batch {cfg.batch_size}, {cfg.epochs} epochs, base learning rate {cfg.base_lr:g}, "
-        f"predictor's rate {cfg.predictor_lr}; all flags are in `flags.cfg`.",
+        f"- Recipe: {cfg.encoder}, stem {cfg.stem}, width {cfg.width}, batch {cfg.batch_size}, "
+        f"{cfg.epochs} epochs, {own}",
         "- Numbers are of the last epoch, mean ± sample standard deviation over seeds. Loss and "
         "std·√d are those of training.",
     ]
@@ -171,14 +184,15 @@ def _protocol(cfg, cell):
 
 
 def command(cfg):
-    """The command that gives a study, with every flag that is not at its default."""
+    """The command that gives a `config.Grid`, with every flag that is not at its default."""
     default = type(cfg)()
     changed = [
         f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}"
         for field in dataclasses.fields(cfg)
         if (value := getattr(cfg, field.name)) != getattr(default, field.name)
     ]
-    return shlex.join(["python", "-m", "simsiam_keras", "study", *changed])
+    name = type(cfg).__name__.lower()
+    return shlex.join(["python", "-m", "simsiam_keras", name, *changed])
 
 
 def _orders(experiment):
@@ -195,11 +209,11 @@ def _section(study_dir, experiment):
             lines += [f"By {title} accuracy, {ordering.sentence(found)}", ""]
     for title, path in _pictures(study_dir, experiment):
         lines += [f"![{title}]({path})", ""]
-    failures = [line for one in settings for line in _failures(study_dir, one)]
-    return [*lines, *failures, ""] if failures else lines
+    failed = [each for one in settings for each in failures(study_dir, one)]
+    return [*lines, *failed, ""] if failed else lines
 
 
-def _failures(study_dir, setting):
+def failures(study_dir, setting):
     """A line for each sentence that runs of a setting failed with."""
     seeds = {}
     for cell in setting.cells:
@@ -210,21 +224,22 @@ def _failures(study_dir, setting):
         which = f"seed{'s' if len(failed) > 1 else ''} {numbers}"
         logs = [cell.log.relative_to(study_dir) for cell in failed if cell.log.exists()]
         where = f" (`{logs[0]}`)" if logs else ""
-        yield f"- {setting.label}, {which}, failed: {_plain(error)}{where}"
+        yield f"- {setting.label}, {which}, failed: {plain(error)}{where}"
 
 
 def _table(settings):
     columns = [c for c in COLUMNS if any(setting.values(c[0]) for setting in settings)]
     heads = ["setting", *(head for _, head, _, _ in columns), "seeds", "paper %", "in the paper"]
-    yield _line(heads)
-    yield _line([":--", *["--:"] * (len(columns) + 2), ":--"])
+    yield line(heads)
+    yield line([":--", *["--:"] * (len(columns) + 2), ":--"])
     for setting in settings:
         numbers = [spell(setting.values(key), *how) for key, _, *how in columns]
         paper = "–" if setting.row.paper is None else f"{setting.row.paper:.1f}"
-        yield _line([setting.label, *numbers, _seeds(setting), paper, setting.row.remark])
+        yield line([setting.label, *numbers, finished_seeds(setting), paper, setting.row.remark])
 
 
-def _seeds(setting):
+def finished_seeds(setting):
+    """How many runs of a setting have finished and failed, for a table."""
     finished = len(setting.values("loss"))
     failed = sum(cell.error() is not None for cell in setting.cells)
     text = f"{finished} of {len(setting.cells)}"
@@ -250,11 +265,13 @@ def spell(values, factor=1, decimals=2):
     return text.replace("-", "−")
 
 
-def _line(parts):
-    return "| " + " | ".join(_plain(part) for part in parts) + " |"
+def line(parts):
+    """A row of a Markdown table."""
+    return "| " + " | ".join(plain(part) for part in parts) + " |"
 
 
-def _plain(text):
+def plain(text):
+    """Text without a meaning in Markdown."""
     return re.sub(r"([|*_<`\[\]\\])", r"\\\1", text)
 
 

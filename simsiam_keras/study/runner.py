@@ -1,4 +1,4 @@
-"""Fills the grid of a study, a process for each run, and writes the report."""
+"""Fills a grid of runs, a process for each, and has its report written."""
 
 import contextlib
 import datetime
@@ -25,8 +25,6 @@ REPORT_EVERY = 60  # seconds; a report of all experiments takes 3 to write
 def run(cfg, console=None):
     """Runs what a study still needs, and writes its report; returns where it is.
 
-    A run that fails is a row of the report. A run that collapses has not failed.
-
     Args:
         cfg: a `config.Study`.
         console: a `rich.console.Console` for progress, standard error by default.
@@ -39,28 +37,50 @@ def run(cfg, console=None):
         ValueError: if the folder holds something else, or the recipe itself cannot be run.
         RunFailed: if every run has failed.
     """
+    grid = cells.grid(chosen(cfg), recipe(cfg), config.study_dir(cfg), seeds(cfg))
+    return fill("study", cfg, grid, report.write, console)
+
+
+def fill(command, cfg, grid, write_report, console=None):
+    """Runs what a grid still needs, and writes its report.
+
+    A run that fails is a row of the report. A run that collapses has not failed.
+
+    Args:
+        command: name of the command.
+        cfg: a `config.Grid`.
+        grid: a dict of `cells.Cell` to changes of the recipe.
+        write_report: function of the grid's folder to a dict of what the report says.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        A dict of the numbers of runs and failures, what the report says, and `run_dir`.
+
+    Raises:
+        ValueError: if the folder holds something else, or the recipe itself cannot be run.
+        RunFailed: if every run has failed.
+    """
     if cfg.job_addresses:
         raise ValueError(
-            "study trains one run after another, each in one process; --job_addresses is for "
+            f"{command} trains one run after another, each in one process; --job_addresses is for "
             f"pretrain. Received: job_addresses={cfg.job_addresses}"
         )
     console = console or Console(stderr=True)
-    study_dir = config.study_dir(cfg)
-    _refuse_another_recipe(study_dir, cfg)
-    grid = cells.grid(chosen(cfg), recipe(cfg), study_dir, seeds(cfg))
-    with runs.locked(study_dir, config.to_flagfile(cfg)), _terminated_like_interrupted():
+    folder = config.study_dir(cfg)
+    _refuse_another_recipe(command, folder, cfg)
+    with runs.locked(folder, config.to_flagfile(cfg)), _terminated_like_interrupted():
         try:
-            _fill(cfg, grid, console)
+            _fill(cfg, grid, write_report, console)
         finally:
-            summary = report.write(study_dir)
+            summary = write_report(folder)
     failed = sum(cell.error() is not None for cell in grid)
     if failed == len(grid):
-        raise RunFailed(f"every run failed; {study_dir / 'report.md'} says why")
-    return {"runs": len(grid), "failed": failed, **summary, "run_dir": str(study_dir)}
+        raise RunFailed(f"every run failed; {folder / 'report.md'} says why")
+    return {"runs": len(grid), "failed": failed, **summary, "run_dir": str(folder)}
 
 
 def recipe(cfg):
-    """The recipe that a study varies, a `config.Pretrain`."""
+    """The recipe that a grid varies, a `config.Pretrain`."""
     shared = {field.name: getattr(cfg, field.name) for field in fields(config.Pretrain)}
     # A collapse is a result here, so that every run has the same number of epochs.
     return config.Pretrain(**{**shared, "stop_on_collapse": False})
@@ -72,15 +92,15 @@ def chosen(cfg):
 
 
 def seeds(cfg):
-    """The seeds of a study."""
+    """The seeds of a grid."""
     return range(cfg.seed, cfg.seed + cfg.seeds)
 
 
-def _refuse_another_recipe(study_dir, cfg):
+def _refuse_another_recipe(command, study_dir, cfg):
     path = study_dir / "flags.cfg"
     if not any(study_dir.glob("runs/*/*.json")):
         return
-    before = recipe(config.parse("study", [f"--flagfile={path}"]))
+    before = recipe(config.parse(command, [f"--flagfile={path}"]))
     free = {flag.removeprefix("--") for flag in runs.FREE_TO_CHANGE} | {"seed"}
     changed = [
         f"--{field.name}: {getattr(before, field.name)} there, {getattr(cfg, field.name)} here"
@@ -90,7 +110,7 @@ def _refuse_another_recipe(study_dir, cfg):
     ]
     if changed:
         raise ValueError(
-            f"{study_dir} holds a study of another recipe ({', '.join(changed)}); "
+            f"{study_dir} holds a {command} of another recipe ({', '.join(changed)}); "
             "repeat its flags to go on with it, or give another --run_dir"
         )
 
@@ -112,7 +132,7 @@ def _terminated_like_interrupted():
         signal.signal(signal.SIGTERM, before)
 
 
-def _fill(cfg, grid, console):
+def _fill(cfg, grid, write_report, console):
     waiting = [cell for cell in grid if not cell.settled(cfg.linear, cfg.retry_failed)]
     done = len(grid) - len(waiting)
     console.print(
@@ -140,7 +160,7 @@ def _fill(cfg, grid, console):
                         bar.end(cell, job.result(), waiting, measured_seconds(grid))
                     bar.tick(waiting, measured_seconds(grid))
                     if ended and time.monotonic() - written > REPORT_EVERY:
-                        report.write(config.study_dir(cfg))
+                        write_report(config.study_dir(cfg))
                         written = time.monotonic()
             finally:
                 stop.set()  # what is still running ends too; its checkpoints stay

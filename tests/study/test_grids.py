@@ -11,7 +11,9 @@ from simsiam_keras.study import cells, grids, runner
 from tests.conftest import ROOT
 
 ROWS = [pytest.param(s, r, id=f"{s.name}-{r.label}") for s in grids.STUDIES for r in s.rows]
-RECIPES = sorted((ROOT / "flags").glob("*.cfg"))
+RECIPES = [
+    path for path in sorted((ROOT / "flags").glob("*.cfg")) if "--method=" not in path.read_text()
+]
 PAPER = {
     "stop_gradient": [67.7, 0.1],
     "predictor": [67.7, 68.1, 0.1, 1.5, 55.0],
@@ -98,3 +100,10 @@ def test_first_seed_of_everything_comes_first(tmp_path):
 def test_a_study_is_chosen_by_name(name):
     expected = list(PAPER) if name == "all" else [name]
     assert [study.name for study in runner.chosen(config.Study(study=name))] == expected
+
+
+def test_another_methods_recipe_is_refused():
+    with pytest.raises(
+        ValueError, match="study repeats SimSiam's experiments; `compare` trains byol"
+    ):
+        config.parse("study", [f"--flagfile={ROOT / 'flags' / 'byol_digits.cfg'}"])

@@ -1,0 +1,223 @@
+"""Methods beside each other on the same images: the grid, and a report with the paper's table 4."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simsiam_keras import config, runs
+from simsiam_keras.study import cells, figures, ordering, report, runner
+
+EPOCHS = (100, 200, 400, 800)  # of the paper's table 4
+
+
+@dataclass(frozen=True)
+class Member:
+    """A method as the paper's section 6 sets it beside SimSiam.
+
+    Attributes:
+        title: its name.
+        negatives: whether other images are pushed away.
+        momentum: whether a moving average of the encoder makes the targets.
+        clustering: whether outputs are assigned to clusters.
+        labels: whether it needs labels.
+        paper: the paper's accuracies in percent after `EPOCHS`, or None.
+    """
+
+    title: str
+    negatives: bool = False
+    momentum: bool = False
+    clustering: bool = False
+    labels: bool = False
+    paper: tuple | None = None
+
+
+FAMILY = {
+    "simsiam": Member("SimSiam", paper=(68.1, 70.0, 70.8, 71.3)),
+    "byol": Member("BYOL", momentum=True, paper=(66.5, 70.6, 73.2, 74.3)),
+    "simclr": Member("SimCLR", negatives=True, paper=(66.5, 68.3, 69.8, 70.4)),
+    "swav": Member("SwAV", clustering=True, paper=(66.5, 69.1, 70.7, 71.8)),
+    "siamese_contrastive": Member("Siamese, contrastive", negatives=True, labels=True),
+    "siamese_triplet": Member("Siamese, triplet", negatives=True, labels=True),
+}
+# Result's key, heading, factor, decimals.
+COLUMNS = (
+    ("knn_accuracy", "kNN %", 100, 1),
+    ("linear_accuracy", "linear %", 100, 1),
+    ("z_std", "std·√d", 1, 2),
+    ("feature_rank", "effective rank", 1, 1),
+    ("images_per_second", "images/s", 1, 0),
+    ("peak_memory_mb", "peak memory, MB", 1, 0),
+)
+CURVES = (("knn_accuracy", "kNN accuracy (%)", 100), ("z_std", "std of outputs × √d", 1))
+USES = (
+    ("negatives", "negative pairs"),
+    ("momentum", "momentum encoder"),
+    ("clustering", "clustering"),
+    ("labels", "labels"),
+)
+
+
+def run(cfg, console=None):
+    """Trains what a comparison still needs, and writes its report.
+
+    Args:
+        cfg: a `config.Compare`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        A dict that says what was run, what was measured, and where the report is.
+
+    Raises:
+        ValueError: if the folder holds something else.
+        RunFailed: if every run has failed.
+    """
+    return runner.fill("compare", cfg, grid(cfg), write, console)
+
+
+def compared(cfg):
+    """The names of the methods of a `config.Compare`."""
+    return cfg.methods.split(",")
+
+
+def own(cfg, method):
+    """What a method has to itself.
+
+    Args:
+        cfg: a `config.Compare`.
+        method: its name.
+
+    Returns:
+        Values by flag, `method` among them.
+    """
+    path = Path(cfg.recipes.format(method=method))
+    if cfg.recipes and path.exists():
+        recipe = config.parse("pretrain", [f"--flagfile={path}"])
+        return {"method": method} | {flag: getattr(recipe, flag) for flag in config.OWN}
+    shared = {flag: getattr(cfg, flag) for flag in config.OWN}
+    return {"method": method, **shared, **config.METHOD_DEFAULTS[method]}
+
+
+def grid(cfg):
+    """The runs of a comparison, the first seed of every method before the second of any.
+
+    Args:
+        cfg: a `config.Compare`.
+
+    Returns:
+        A dict of `cells.Cell` to what its method has to itself.
+    """
+    folder = config.study_dir(cfg) / "runs"
+    return {
+        cells.Cell(method, seed, folder / method / f"seed{seed}"): own(cfg, method)
+        for seed in runner.seeds(cfg)
+        for method in compared(cfg)
+    }
+
+
+def write(folder):
+    """Writes report.md, report.html and plots/ of a comparison, finished or not.
+
+    Args:
+        folder: the comparison's folder.
+
+    Returns:
+        A dict: kNN accuracies by method, and the report's path.
+    """
+    folder = Path(folder)
+    cfg = config.parse("compare", [f"--flagfile={folder / 'flags.cfg'}"])
+    settings = _settings(cfg, folder)
+    (folder / "plots").mkdir(exist_ok=True)
+    text = "\n".join([*_introduction(cfg, folder, settings), *_body(cfg, folder, settings)])
+    runs.write_atomically(folder / "report.md", text + "\n")
+    runs.write_atomically(folder / "report.html", report.to_html(text, folder))
+    found = {one.label: report.spell(one.values("knn_accuracy"), 100, 1) for one in settings}
+    return {"kNN %": found, "report": str(folder / "report.md")}
+
+
+@dataclass(frozen=True)
+class _Row:
+    paper: float | None  # after as many epochs as the paper's other numbers, 100
+
+
+def _settings(cfg, folder):
+    mine = {method: [] for method in compared(cfg)}
+    for cell in grid(cfg):
+        mine[cell.name].append(cell)
+    settings = []
+    for method, runs_of_method in mine.items():
+        member = FAMILY[method]
+        row = _Row(member.paper and member.paper[0])
+        settings.append(report.Setting(member.title, row, tuple(runs_of_method)))
+    return settings
+
+
+def _introduction(cfg, folder, settings):
+    every = [cell for one in settings for cell in one.cells]
+    failed = [cell for cell in every if cell.error()]
+    finished = [cell for cell in every if cell.outcome() and not cell.error()]
+    lines = [
+        f"# {', '.join(one.label for one in settings)} on {report.plain(cfg.dataset)}",
+        "",
+        f"{len(finished)} of {len(every)} runs have finished, {len(failed)} have failed, "
+        f"{len(every) - len(finished) - len(failed)} are to come. Same images, encoder, epochs, "
+        "batches, augmentation and seeds; heads, loss and optimizer are each method's own.",
+        "",
+    ]
+    if finished:
+        rest = (
+            "the rest from each method's own flagfile"
+            + (f" (`{cfg.recipes}`)" if cfg.recipes else "")
+            + " where there is one; all flags are in `runs/METHOD/seed0/flags.cfg`."
+        )
+        lines += report.protocol(cfg, min(finished, key=lambda c: (c.seed, c.name)), rest)
+        at_a_time = f", {cfg.jobs} runs at a time on a share of the processors each"
+        lines += [
+            f"- images/s: median over epochs{at_a_time if cfg.jobs > 1 else ''}. Peak memory: of "
+            "the accelerator, without one of the whole process.",
+            "",
+        ]
+    return lines
+
+
+def _body(cfg, folder, settings):
+    columns = [c for c in COLUMNS if any(one.values(c[0]) for one in settings)]
+    heads = ["method", *(head for _, head, _, _ in columns), "parameters, M", "seeds"]
+    lines = ["## Measured here", "", report.line(heads)]
+    lines.append(report.line([":--", *["--:"] * (len(heads) - 1)]))
+    for one in settings:
+        numbers = [report.spell(one.values(key), *how) for key, _, *how in columns]
+        sizes = sorted(set(one.values("parameters")))
+        size = ", ".join(f"{x / 1e6:.2f}" for x in sizes) or "–"
+        lines.append(report.line([one.label, *numbers, size, report.finished_seeds(one)]))
+    lines += ["", "Parameters are those that are trained, heads included.", ""]
+    groups = [
+        (one.label, [runs.read_metrics(cell.folder) for cell in one.cells]) for one in settings
+    ]
+    if any(rows for _, seeds in groups for rows in seeds):
+        figures.curves(groups, folder / "plots" / "curves.png", CURVES)
+        caption = "mean over seeds, lowest to highest shaded"
+        lines += [f"![kNN accuracy and spread of the outputs: {caption}](plots/curves.png)", ""]
+    for key, title in report.ORDERED:
+        if any(one.values(key) for one in settings):
+            compared = [(one.label, one.row.paper, one.values(key)) for one in settings]
+            found = ordering.order(compared)
+            lines += [f"By {title} accuracy, {ordering.sentence(found)}", ""]
+    lines += [line for one in settings for line in report.failures(folder, one)]
+    return [*lines, "", *_paper(cfg)]
+
+
+def _paper(cfg):
+    members = [FAMILY[method] for method in compared(cfg)]
+    heads = ["method", *(title for _, title in USES), *(f"{n} epochs" for n in EPOCHS)]
+    lines = [
+        "## In the paper",
+        "",
+        "Table 4: ImageNet, ResNet-50, linear classification, accuracy in percent.",
+        "",
+        report.line(heads),
+        report.line([":--", *[":-:"] * len(USES), *["--:"] * len(EPOCHS)]),
+    ]
+    for member in members:
+        uses = ["yes" if getattr(member, key) else "–" for key, _ in USES]
+        numbers = [f"{x:.1f}" for x in member.paper] if member.paper else ["–"] * len(EPOCHS)
+        lines.append(report.line([member.title, *uses, *numbers]))
+    return lines
