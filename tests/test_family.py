@@ -145,7 +145,7 @@ def steps(backend, *argv):
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, losses in expected.items():
-        np.testing.assert_allclose(found[name], losses, rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], losses, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_losses_are_the_golden_ones():

@@ -28,7 +28,9 @@ def runner(cfg, recipe, images):
     torch.manual_seed(cfg.seed)
     torch.set_float32_matmul_precision("high")  # as JAX on a GPU
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = plain_torch.SimSiam(cfg).to(device, memory_format=torch.channels_last)
+    # On a CPU its kernels for few channels take minutes for a step.
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    model = plain_torch.SimSiam(cfg).to(device, memory_format=layout)
     optimizer = plain_torch.sgd(model, cfg)
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
     order = torch.randperm(len(images), device=device)
@@ -36,8 +38,8 @@ def runner(cfg, recipe, images):
     def loss_of(batch):
         draws = torch.rand(2 * len(batch), sum(widths(recipe)), device=batch.device)
         x1, x2 = augment(torch.cat([batch, batch]), draws, recipe).chunk(2)
-        x1, x2 = (x.contiguous(memory_format=torch.channels_last) for x in (x1, x2))
-        with torch.autocast(device, torch.bfloat16):
+        x1, x2 = (x.contiguous(memory_format=layout) for x in (x1, x2))
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):  # slow on a CPU
             return model(x1, x2)
 
     if device == "cuda":

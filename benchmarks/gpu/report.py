@@ -21,8 +21,8 @@ PUBLISHED = (
     ("ahmdtaha, at epoch 200 of 800", "200", "81.1", ""),
     ("lightly, batch 128", "200", "81.9", ""),
     ("the paper, batch 512", "800", "", "91.8"),
-    ("Reza-Safdari", "800", "", "91.94"),
-    ("PatrickHua", "800", "90.3", "90.83"),
+    ("Reza-Safdari", "", "", "91.94"),
+    ("PatrickHua", "", "90.3", "90.83"),
     ("ahmdtaha", "800", "89.2", ""),
     ("solo-learn, online linear", "1000", "", "90.51"),
 )
@@ -84,7 +84,7 @@ def text(found, typed, seed, machine):
     for run in found["training"].values():
         versions.add(", ".join(map(" ".join, run["environment"]["versions"].items())))
     sections = [
-        f"# {subject(found['size'])} at the paper's size on a GPU\n\n{size.title}.\n\n"
+        f"# {subject(found['size'])}: {size.title}\n\n"
         + common.setting("benchmarks.gpu.cifar10", machine, versions)
         + f"- seed: {seed}\n",
         *([bench_section(found["bench"])] if found["bench"] else []),
@@ -178,9 +178,8 @@ def training_section(found, typed):
         "## Training\n\n"
         + common.table(head, rows)
         + "\nLast epoch. kNN: k = 200, T = 0.1, bank un-augmented train set, queries test set. "
-        "Linear: frozen features of un-augmented images; SGD and LARS (batch 4096, 90 epochs), "
-        "each with the best of nine rates on a tenth of the train set. images/s counts everything "
-        "between the first and the last epoch of a call.\n\n"
+        "Linear: frozen features of un-augmented images. images/s counts everything between the "
+        "first and the last epoch of a call.\n\n"
         + protocols(found["training"])
         + f"Published, ResNet-18, on CIFAR-10's own PNG pixels; {JPEG} is a re-encoding:\n\n"
         + common.table(("who", "epochs", "kNN %", "linear %"), published)

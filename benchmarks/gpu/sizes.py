@@ -9,7 +9,8 @@ from simsiam_keras import config
 from simsiam_keras.augment import RECIPES
 
 FLAGFILE = f"--flagfile={common.ROOT / 'flags' / 'cifar10.cfg'}"
-ON_THE_DEVICE = ("--backend=jax", "--augment=device", "--precision=mixed_bfloat16")
+BACKEND = "--backend=jax"
+ON_THE_DEVICE = (BACKEND, "--augment=device", "--precision=mixed_bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Size:
 
 
 PAPER = Size(
-    title="ResNet-18, the paper's size",
+    title="the paper's size on a GPU",
     flags=(),
     probe_flags=(),
     images=50_000,
@@ -58,10 +59,10 @@ PAPER = Size(
     report_after=60.0,
 )
 TINY = Size(
-    title="tiny, a network for trying this script: its numbers mean nothing",
+    title="a trial of the script, whose numbers mean nothing",
     flags=(
         *("--encoder=resnet10", "--width=4", "--batch_size=32"),
-        *("--output_dim=32", "--predictor_hidden=8"),
+        *("--output_dim=32", "--predictor_hidden=8", "--base_lr=0.3"),
     ),
     probe_flags=("--epochs=3",),
     images=256,

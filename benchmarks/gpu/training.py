@@ -23,7 +23,7 @@ MARGIN = 1.2  # the time to the next checkpoint may be longer than the epochs so
 
 def commands(stage, size, data, out, seed):
     """The commands of a stage by the folder in `out` that each writes, in their order."""
-    images = (f"--dataset=folder:{data}", "--backend=jax", f"--seed={seed}")
+    images = (f"--dataset=folder:{data}", f"--seed={seed}")
     found = {
         stage: (
             *("pretrain", sizes.FLAGFILE, *sizes.ON_THE_DEVICE, *size.flags, *images),
@@ -36,8 +36,10 @@ def commands(stage, size, data, out, seed):
     for optimizer in ("sgd", "lars"):
         folder = out / f"{stage}_{optimizer}"
         encoder = f"--encoder={out / stage / 'encoder.keras'}"
-        probe = ("linear-probe", encoder, *images, f"--optimizer={optimizer}", *size.probe_flags)
-        found[folder.name] = (*probe, f"--run_dir={folder}")
+        found[folder.name] = (
+            *("linear-probe", sizes.BACKEND, encoder, *images, f"--optimizer={optimizer}"),
+            *(*size.probe_flags, f"--run_dir={folder}"),
+        )
     return found
 
 
