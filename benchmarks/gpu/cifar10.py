@@ -124,6 +124,7 @@ def main():
     if arguments.tiny:
         draw_pictures(job.data)
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads would only wait
     os.environ["KERAS_BACKEND"] = "jax"
     # What a call compiled, the next one need not.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(job.out / "compiled"))

@@ -28,7 +28,7 @@ def runner(cfg, recipe, images):
     torch.manual_seed(cfg.seed)
     torch.set_float32_matmul_precision("high")  # as JAX on a GPU
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # On a CPU its kernels for few channels take minutes for a step.
+    # On a CPU the backward of channels last crashed at the tiny size (PyTorch 2.13).
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     model = plain_torch.SimSiam(cfg).to(device, memory_format=layout)
     optimizer = plain_torch.sgd(model, cfg)
@@ -153,7 +153,8 @@ def shift_hue(views, shift):
     difference = torch.where(high == r, g - b, torch.where(high == g, b - r, r - g))
     sector = torch.where(high == r, 0.0, torch.where(high == g, 2.0, 4.0))
     hue = sector + difference / chroma.clamp(min=1e-6) + 6 * shift
-    k = torch.cat([hue + 5, hue + 3, hue + 1], 1).remainder(6)
+    k = torch.cat([hue + 5, hue + 3, hue + 1], 1)
+    k = k - 6 * (k / 6).floor()
     return high - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 

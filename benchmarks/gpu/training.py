@@ -7,7 +7,6 @@ again. Where the time is limited, a run is stopped right after the last checkpoi
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -103,7 +102,7 @@ def call(command, log, left, watch=None):
                     return False
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # what a shell left in the background ignores interrupts
                 process.wait()
     if process.returncode:
         last = [line for line in log.read_text().splitlines() if line.strip()][-1:]
