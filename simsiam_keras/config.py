@@ -263,7 +263,7 @@ class Pretrain(Common, Views):
 def _contradictions(cfg):
     """A sentence for each of the flags that do not go together."""
     for flag, methods in ONLY_OF.items():
-        if cfg.method not in methods and getattr(cfg, flag) != _default(flag):
+        if cfg.method not in methods and getattr(cfg, flag) != getattr(Pretrain, flag):
             yield f"--{flag} belongs to --method={'|'.join(methods)}, not to {cfg.method}"
     if cfg.small_views and cfg.symmetrization != "sym":
         yield f"--small_views needs --symmetrization=sym, not {cfg.symmetrization}"
@@ -292,10 +292,6 @@ def _contradictions(cfg):
             "--stop_gradient=false has no effect on the targets of --predictor=moving_average and "
             "--alternate_steps, which are constants"
         )
-
-
-def _default(flag):
-    return {field.name: field.default for field in dataclasses.fields(Pretrain)}[flag]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class SwAV(JointEmbedding):
             -sum_k stopgrad(q_i)_k log softmax(z_v . c / tau)_k
 
     `fit` takes two views `(x1, x2)`, or these and `small_views` more of any size. It reports
-    `loss`, log(k) at the start, and `z_std`.
+    `loss`, at least log(k) when collapsed, and `z_std`.
 
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to

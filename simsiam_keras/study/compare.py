@@ -38,12 +38,9 @@ FAMILY = {
     "siamese_contrastive": Member("Siamese, contrastive", negatives=True, labels=True),
     "siamese_triplet": Member("Siamese, triplet", negatives=True, labels=True),
 }
-# Result's key, heading, factor, decimals.
+# As of a study, without the loss, which every method has on a scale of its own.
 COLUMNS = (
-    ("knn_accuracy", "kNN %", 100, 1),
-    ("linear_accuracy", "linear %", 100, 1),
-    ("z_std", "std·√d", 1, 2),
-    ("feature_rank", "effective rank", 1, 1),
+    *(column for column in report.COLUMNS if column[0] != "loss"),
     ("images_per_second", "images/s", 1, 0),
     ("peak_memory_mb", "peak memory, MB", 1, 0),
 )
@@ -133,32 +130,22 @@ def write(folder):
     return {"kNN %": found, "report": str(folder / "report.md")}
 
 
-@dataclass(frozen=True)
-class _Row:
-    paper: float | None  # after as many epochs as the paper's other numbers, 100
-
-
 def _settings(cfg, folder):
     mine = {method: [] for method in compared(cfg)}
     for cell in grid(cfg):
         mine[cell.name].append(cell)
-    settings = []
-    for method, runs_of_method in mine.items():
-        member = FAMILY[method]
-        row = _Row(member.paper and member.paper[0])
-        settings.append(report.Setting(member.title, row, tuple(runs_of_method)))
-    return settings
+    return [
+        report.Setting(FAMILY[method].title, FAMILY[method], tuple(runs_of_method))
+        for method, runs_of_method in mine.items()
+    ]
 
 
 def _introduction(cfg, folder, settings):
-    every = [cell for one in settings for cell in one.cells]
-    failed = [cell for cell in every if cell.error()]
-    finished = [cell for cell in every if cell.outcome() and not cell.error()]
+    finished, counted = report.progress([cell for one in settings for cell in one.cells])
     lines = [
         f"# {', '.join(one.label for one in settings)} on {report.plain(cfg.dataset)}",
         "",
-        f"{len(finished)} of {len(every)} runs have finished, {len(failed)} have failed, "
-        f"{len(every) - len(finished) - len(failed)} are to come. Same images, encoder, epochs, "
+        f"{counted} Same images, encoder, epochs, "
         "batches, augmentation and seeds; heads, loss and optimizer are each method's own.",
         "",
     ]
@@ -198,7 +185,12 @@ def _body(cfg, folder, settings):
         lines += [f"![kNN accuracy and spread of the outputs: {caption}](plots/curves.png)", ""]
     for key, title in report.ORDERED:
         if any(one.values(key) for one in settings):
-            compared = [(one.label, one.row.paper, one.values(key)) for one in settings]
+            # After 100 epochs, as the paper's other numbers are.
+            paper = [one.row.paper and one.row.paper[0] for one in settings]
+            compared = [
+                (one.label, number, one.values(key))
+                for one, number in zip(settings, paper, strict=True)
+            ]
             found = ordering.order(compared)
             lines += [f"By {title} accuracy, {ordering.sentence(found)}", ""]
     lines += [line for one in settings for line in report.failures(folder, one)]

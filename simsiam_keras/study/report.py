@@ -115,13 +115,11 @@ def _setting(row, cfg, study_dir):
 
 def _introduction(study_dir, cfg, experiments):
     every = {cell for one in experiments for setting in one.settings for cell in setting.cells}
-    failed = [cell for cell in every if cell.error()]
-    finished = [cell for cell in every - set(failed) if cell.outcome()]
+    finished, counted = progress(every)
     lines = [
         f"# The paper's experiments on {plain(cfg.dataset)}",
         "",
-        f"{len(finished)} of {len(every)} runs have finished, {len(failed)} have failed, "
-        f"{len(every) - len(finished) - len(failed)} are to come. The paper's numbers are of "
+        f"{counted} The paper's numbers are of "
         "ImageNet, ResNet-50, 100 epochs, linear classification: compare the order of the "
         "settings, not the values.",
         "",
@@ -138,6 +136,16 @@ def _introduction(study_dir, cfg, experiments):
         first = min(finished, key=lambda cell: (cell.seed, cell.name))
         lines += [*protocol(cfg, first, own), ""]
     return lines
+
+
+def progress(every):
+    """The cells that have finished without failing, and a sentence of how far the grid is."""
+    failed = [cell for cell in every if cell.error()]
+    finished = [cell for cell in every if cell.outcome() and not cell.error()]
+    return finished, (
+        f"{len(finished)} of {len(every)} runs have finished, {len(failed)} have failed, "
+        f"{len(every) - len(finished) - len(failed)} are to come."
+    )
 
 
 def protocol(cfg, cell, own):

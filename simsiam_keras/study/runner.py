@@ -141,6 +141,7 @@ def _fill(cfg, grid, write_report, console):
         highlight=False,
     )
     slots = list(range(cfg.jobs))  # free shares of the processors
+    first = next(iter(grid))  # a mistake in the flags that it is refused for is everyone's
     stop = threading.Event()
     with _Bar(len(grid), done, recipe(cfg).epochs, cfg.jobs, console) as bar:
         written = time.monotonic()
@@ -148,9 +149,9 @@ def _fill(cfg, grid, write_report, console):
         with futures.ThreadPoolExecutor(cfg.jobs) as pool:
             try:
                 while waiting or running:
-                    while waiting and slots:
+                    while waiting and slots and not _on_trial(first, running):
                         cell, slot = waiting.pop(0), slots.pop(0)
-                        job = pool.submit(_run, cfg, cell, grid[cell], slot, stop)
+                        job = pool.submit(_run, cfg, cell, grid[cell], slot, stop, cell == first)
                         running[job] = cell, slot
                         bar.begin(cell)
                     ended, _ = futures.wait(running, 1, futures.FIRST_COMPLETED)
@@ -166,7 +167,13 @@ def _fill(cfg, grid, write_report, console):
                 stop.set()  # what is still running ends too; its checkpoints stay
 
 
-def _run(cfg, cell, changed, slot, stop):
+def _on_trial(first, running):
+    """Whether the first run of a grid has begun and is not training yet."""
+    begun = any(cell == first for cell, _ in running.values())
+    return begun and not (first.folder / "environment.json").exists()
+
+
+def _run(cfg, cell, changed, slot, stop, first):
     """Runs a cell to its end and records it; returns None, or why it failed."""
     began = time.monotonic()
     try:
@@ -179,7 +186,7 @@ def _run(cfg, cell, changed, slot, stop):
         error = _last_words(cell.log, code) if code else None
     if stop.is_set():
         return None  # ended from outside, and so neither finished nor failed
-    if code == 2 and cell.name == cells.RECIPE:
+    if code == 2 and first:
         raise ValueError(error)  # nothing else could be run either
     cell.settle(time.monotonic() - began, error, cfg.linear)
     return error
