@@ -84,7 +84,7 @@ SIZES = {
     **{f"width{width}": xla_or_not(width) for width in (16, 32, 64)},
     "tiny": Size(
         "a network for trying this script",
-        cpu_recipe(width=4, batch_size=8, output_dim=16, predictor_hidden=4),
+        cpu_recipe(width=8, batch_size=8, output_dim=16, predictor_hidden=4),
         tuple(CONTENDERS),
     ),
 }

@@ -33,11 +33,12 @@ OTHERS = [
 ]
 
 # Twenty steps from given weights on given views; argv: folder, mistake. All that is random is
-# NumPy's. The start is one that does not amplify rounding: from others, at larger rates above all,
-# 1e-7 grows to 1e-3 within the twenty steps, between any two backends and whatever the code.
+# NumPy's. In double precision: in single, rounding grows from 1e-7 to 1e-3 within the twenty steps
+# between any two backends and machines, whatever the code.
 STEPS = """
 import sys
 import keras, numpy as np
+keras.config.set_floatx("float64")
 from simsiam_keras import encoders, heads, optimizers, schedules
 from simsiam_keras.methods import SimSiam
 
@@ -54,7 +55,7 @@ start = model.get_weights()
 for i, weight in enumerate(start):
     if weight.ndim > 1:
         scale = np.sqrt(2 / np.prod(weight.shape[:-1]))
-        start[i] = (scale * random.normal(0, 1, weight.shape)).astype("float32")
+        start[i] = scale * random.normal(0, 1, weight.shape)
     elif "linear" in model.weights[i].path:
         start[i] = np.zeros_like(weight)
 model.set_weights(start)
@@ -73,8 +74,13 @@ np.savez(f"{folder}/{keras.backend.backend()}{mistake}.npz", losses=losses,
 """
 
 
-def call(backend, *argv, cwd=ROOT):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+def call(backend, *argv, cwd=ROOT, double=False):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": str(ROOT),
+        "JAX_ENABLE_X64": str(int(double)),
+    }
     command = [str(PYTHON[backend]), *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -84,7 +90,7 @@ def call(backend, *argv, cwd=ROOT):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parity")
-    call("tensorflow", "-c", STEPS, folder, "")
+    call("tensorflow", "-c", STEPS, folder, "", double=True)
     return folder
 
 
@@ -95,13 +101,13 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_twenty_steps_are_the_same(backend, reference):
-    call(backend, "-c", STEPS, reference, "")
+    call(backend, "-c", STEPS, reference, "", double=True)
     assert_same(np.load(reference / f"{backend}.npz"), np.load(reference / "tensorflow.npz"))
 
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_another_optimizer_is_told_apart(backend, reference):
-    call(backend, "-c", STEPS, reference, "keras_sgd")
+    call(backend, "-c", STEPS, reference, "keras_sgd", double=True)
     wrong = np.load(reference / f"{backend}keras_sgd.npz")
     with pytest.raises(AssertionError):
         assert_same(wrong, np.load(reference / "tensorflow.npz"))
@@ -172,8 +178,10 @@ def test_every_ablation_is_the_same(backend, ablations):
     assert len({tuple(round(loss, 4) for loss in losses) for losses in actual.values()}) == 11
 
 
+# Eight channels: torch 2.13 without AVX-512 miscalculates the weight gradient of a strided 1x1
+# convolution of fewer, and writes beyond its memory.
 SMALL = (
-    "--augment=device --recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 "
+    "--augment=device --recipe=digits --encoder=resnet10 --stem=stride2 --width=8 --output_dim=16 "
     "--predictor_hidden=4 --epochs=2"
 ).split()
 
@@ -188,7 +196,7 @@ def test_digits_without_tensorflow(backend, tmp_path):
     call(backend, "-c", "import importlib.util as u; assert u.find_spec('tensorflow') is None")
     result = pretrain(backend, tmp_path / "run", "--batch_size=256")
     assert result["backend"] == backend and result["z_std"] > 0.5
-    assert 1 < result["feature_rank"] <= 32 and 1 < result["output_rank"] <= 16
+    assert 1 < result["feature_rank"] <= 64 and 1 < result["output_rank"] <= 16
     assert 0 < result["alignment"] < 4 and -4.03 < result["uniformity"] < 0
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()

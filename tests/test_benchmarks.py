@@ -21,7 +21,7 @@ import keras, numpy as np, torch
 from benchmarks import plain_torch
 from simsiam_keras import config, train
 
-FLAGS = ("--encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 --predictor_hidden=4 "
+FLAGS = ("--encoder=resnet10 --stem=stride2 --width=8 --output_dim=16 --predictor_hidden=4 "
          "--batch_size=8 --base_lr=1.6 --weight_decay=0.05").split()
 views = np.random.default_rng(0).integers(0, 256, (5, 2, 8, 32, 32, 3), "uint8")
 

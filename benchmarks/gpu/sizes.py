@@ -61,7 +61,7 @@ PAPER = Size(
 TINY = Size(
     title="a trial of the script, whose numbers mean nothing",
     flags=(
-        *("--encoder=resnet10", "--width=4", "--batch_size=32"),
+        *("--encoder=resnet10", "--width=8", "--batch_size=32"),
         *("--output_dim=32", "--predictor_hidden=8", "--base_lr=0.3"),
     ),
     probe_flags=("--epochs=3",),
