@@ -47,6 +47,12 @@ ONLY_OF = {
     "queue": ("swav",),
     "labels_per_class": SUPERVISED,
 }
+# The paper's experiments, values of --study, and those that change nothing which only SimSiam has.
+EXPERIMENTS = (
+    *("stop_gradient", "predictor", "batch_size", "batch_norm", "symmetrization"),
+    *("similarity", "output_dim", "alternation"),
+)
+OF_EVERY_METHOD = ("batch_size", "output_dim")
 
 
 @dataclass(frozen=True)
@@ -320,19 +326,25 @@ class Study(Grid):
 
     study: str = option(
         "all",
-        "Experiment of the paper.",
-        choices=(
-            *("stop_gradient", "predictor", "batch_size", "batch_norm", "symmetrization"),
-            *("similarity", "output_dim", "alternation", "all"),
-        ),
+        "Experiment of the paper; with another method than SimSiam "
+        f"{' or '.join(OF_EVERY_METHOD)}.",
+        choices=(*EXPERIMENTS, "all"),
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.method not in ONLY_OF["stop_gradient"]:
+        possible = experiments(self.method, "all")
+        if self.study not in ("all", *possible):
             raise ValueError(
-                f"study repeats SimSiam's experiments; `compare` trains {self.method} beside it"
+                f"--study={self.study} changes a part that only SimSiam has; with "
+                f"--method={self.method} it may be {', '.join(possible)} or all"
             )
+
+
+def experiments(method, study):
+    """The names of the experiments that `--study` stands for with a method."""
+    possible = EXPERIMENTS if method in ONLY_OF["stop_gradient"] else OF_EVERY_METHOD
+    return possible if study == "all" else (study,)
 
 
 # The settings that a method has to itself; everything else is the same for all that are compared.

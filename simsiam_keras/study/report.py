@@ -94,11 +94,12 @@ def read(study_dir, cfg):
         A list of `Experiment`.
     """
     begun = {path.name for path in study_dir.glob("runs/*")} - {cells.RECIPE}
+    asked = config.experiments(cfg.method, cfg.study)
     experiments = []
     for study in STUDIES:
         settings = tuple(_setting(row, cfg, study_dir) for row in study.rows)
         names = {cell.name for one in settings for cell in one.cells}
-        if cfg.study in ("all", study.name) or names & begun:
+        if study.name in asked or names & begun:
             experiments.append(Experiment(study, settings))
     return experiments
 
@@ -116,10 +117,11 @@ def _setting(row, cfg, study_dir):
 def _introduction(study_dir, cfg, experiments):
     every = {cell for one in experiments for setting in one.settings for cell in setting.cells}
     finished, counted = progress(every)
+    method = "" if cfg.method in config.ONLY_OF["stop_gradient"] else f" with {plain(cfg.method)}"
     lines = [
-        f"# The paper's experiments on {plain(cfg.dataset)}",
+        f"# The paper's experiments{method} on {plain(cfg.dataset)}",
         "",
-        f"{counted} The paper's numbers are of "
+        f"{counted} The paper's numbers are of SimSiam, "
         "ImageNet, ResNet-50, 100 epochs, linear classification: compare the order of the "
         "settings, not the values.",
         "",

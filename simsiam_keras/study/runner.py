@@ -88,7 +88,7 @@ def recipe(cfg):
 
 def chosen(cfg):
     """The experiments that `--study` names."""
-    return [study for study in STUDIES if cfg.study in ("all", study.name)]
+    return [study for study in STUDIES if study.name in config.experiments(cfg.method, cfg.study)]
 
 
 def seeds(cfg):

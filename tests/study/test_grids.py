@@ -102,8 +102,22 @@ def test_a_study_is_chosen_by_name(name):
     assert [study.name for study in runner.chosen(config.Study(study=name))] == expected
 
 
-def test_another_methods_recipe_is_refused():
-    with pytest.raises(
-        ValueError, match="study repeats SimSiam's experiments; `compare` trains byol"
-    ):
-        config.parse("study", [f"--flagfile={ROOT / 'flags' / 'byol_digits.cfg'}"])
+@pytest.mark.parametrize("method", config.METHOD_DEFAULTS)
+def test_another_method_has_the_experiments_on_what_it_has(method):
+    chosen = [study.name for study in runner.chosen(config.Study(method=method))]
+    assert chosen == [
+        study.name
+        for study in grids.STUDIES
+        if all(
+            method in config.ONLY_OF.get(flag, (method,))
+            for row in study.rows
+            for flag in row.flags
+        )
+    ]
+    assert {"batch_size", "output_dim"} <= set(chosen)
+
+
+def test_an_experiment_on_another_methods_part_is_refused():
+    card = ROOT / "flags" / "byol_digits.cfg"
+    with pytest.raises(ValueError, match="--method=byol it may be batch_size, output_dim or all"):
+        config.parse("study", [f"--flagfile={card}", "--study=predictor"])

@@ -158,6 +158,15 @@ def test_a_run_between_training_and_its_classifier_is_not_counted(tmp_path):
     assert rows(text)["with stop-gradient"][4] == "1 of 2"
 
 
+def test_another_method_is_named(tmp_path):
+    folders.study(tmp_path / "s", behave, method="byol", seeds=1)
+    report.write(tmp_path / "s")
+    text = (tmp_path / "s" / "report.md").read_text()
+    assert text.startswith("# The paper's experiments with byol on digits\n")
+    assert "## Batch size" in text and "## Output dimension" in text and "## Predictor" not in text
+    assert "numbers are of SimSiam" in text
+
+
 def test_unlabelled_images_have_a_report(tmp_path):
     _, grid = folders.study(tmp_path / "s", behave, study="stop_gradient", seeds=1)
     for cell in grid:

@@ -243,6 +243,19 @@ def test_a_mistake_in_the_recipe_is_told_once(what, jobs, tmp_path, capfd):
 
 
 @pytest.mark.slow
+def test_another_methods_output_dimension(tmp_path):
+    command = study_command(tmp_path / "s", "--predictor_hidden=8", "--epochs=1", "--nolinear")[3:]
+    assert main([*command, "--method=simclr", "--study=output_dim", "--jobs=2"]) == 0
+    found = {}
+    for path in tmp_path.glob("s/runs/*/seed0/result.json"):
+        result = json.loads(path.read_text())
+        assert result["method"] == "simclr"
+        found[result["parameters"]] = path.parent.parent.name.partition("+")[0]
+    dims = ["output_dim=2", "output_dim=4", "output_dim=8", cells.RECIPE]
+    assert [found[size] for size in sorted(found)] == dims
+
+
+@pytest.mark.slow
 def test_two_runs_at_a_time_are_the_runs_of_one_at_a_time(tmp_path):
     losses = []
     for jobs in ("1", "2"):
