@@ -21,13 +21,21 @@ FLAGS = (
     "pretrain --backend=jax --augment=device --recipe=digits --encoder=resnet10 --stem=stride2 "
     "--width=4 --output_dim=16 --predictor_hidden=4 --batch_size=256 --probe_dataset=none"
 ).split()
+# Weights are compared in double precision: in single, rounding grows within ten steps from 1e-7 to
+# 1e-2, by how the processor orders its sums.
+DOUBLE = """
+import sys
+import keras
+from simsiam_keras import __main__, train
+keras.config.set_floatx("float64")
+policy = train._dtype_policy
+train._dtype_policy = lambda name: policy("float64")
+"""
+RUN = "sys.exit(__main__.main())"
 # What a process must not do: read the part of the batch that another reads.
 SAME_PART = """
-import functools, sys
-from simsiam_keras import __main__, train
 right = train.pipeline.training_images
-train.pipeline.training_images = lambda *a, part, **k: right(*a, part=(0, part[1]), **k)
-sys.exit(__main__.main())
+train.pipeline.training_images = lambda *a, part=(0, 1), **k: right(*a, part=(0, part[1]), **k)
 """
 
 
@@ -36,7 +44,8 @@ CACHE = tempfile.TemporaryDirectory()
 
 
 def start(*flags, code=None, **variables):
-    command = [str(PYTHON), *(["-c", code] if code else ["-m", "simsiam_keras"]), *FLAGS, *flags]
+    main = ["-c", code + RUN] if code else ["-m", "simsiam_keras"]
+    command = [str(PYTHON), *main, *FLAGS, *flags]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -44,6 +53,7 @@ def start(*flags, code=None, **variables):
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_COMPILATION_CACHE_DIR": CACHE.name,
+            "JAX_ENABLE_X64": str(int(code is not None)),
             **variables,
         },
         stdout=subprocess.PIPE,
@@ -97,20 +107,19 @@ def assert_same(a, b):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    finish(start("--epochs=2", f"--run_dir={run_dir}"))
+    finish(start("--epochs=2", f"--run_dir={run_dir}", code=DOUBLE))
     return run_dir
 
 
 def test_two_devices_equal_one(one, tmp_path):
-    run = start("--epochs=2", f"--run_dir={tmp_path / 'run'}", "--virtual_devices=2")
-    finish(run)
+    finish(start("--epochs=2", f"--run_dir={tmp_path / 'run'}", "--virtual_devices=2", code=DOUBLE))
     assert_same(tmp_path / "run", one)
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["devices"] == ["cpu:0", "cpu:1"]
 
 
 def test_two_processes_equal_one_and_only_the_first_writes(one, tmp_path):
-    out, err = finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}"))
+    out, err = finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}", code=DOUBLE))
     assert_same(tmp_path / "run", one)
     assert len(losses(tmp_path / "run")) == 2  # not a row from each process
     assert "pretrain" not in out and "epoch" not in err  # the second process says nothing
@@ -118,7 +127,7 @@ def test_two_processes_equal_one_and_only_the_first_writes(one, tmp_path):
 
 
 def test_two_processes_that_read_the_same_images_do_not(one, tmp_path):
-    finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}", code=SAME_PART))
+    finish(*start_two("--epochs=2", f"--run_dir={tmp_path / 'run'}", code=DOUBLE + SAME_PART))
     with pytest.raises(AssertionError):
         assert_same(tmp_path / "run", one)
 
