@@ -67,7 +67,7 @@ def run(cfg, console=None):
         ValueError: if the folder holds something else.
         RunFailed: if every run has failed.
     """
-    return runner.fill("compare", cfg, grid(cfg), write, console)
+    return runner.fill("compare", cfg, grid(cfg, config.study_dir(cfg)), write, console)
 
 
 def compared(cfg):
@@ -93,18 +93,18 @@ def own(cfg, method):
     return {"method": method, **shared, **config.METHOD_DEFAULTS[method]}
 
 
-def grid(cfg):
+def grid(cfg, folder):
     """The runs of a comparison, the first seed of every method before the second of any.
 
     Args:
         cfg: a `config.Compare`.
+        folder: the comparison's folder.
 
     Returns:
         A dict of `cells.Cell` to what its method has to itself.
     """
-    folder = config.study_dir(cfg) / "runs"
     return {
-        cells.Cell(method, seed, folder / method / f"seed{seed}"): own(cfg, method)
+        cells.Cell(method, seed, folder / "runs" / method / f"seed{seed}"): own(cfg, method)
         for seed in runner.seeds(cfg)
         for method in compared(cfg)
     }
@@ -132,7 +132,7 @@ def write(folder):
 
 def _settings(cfg, folder):
     mine = {method: [] for method in compared(cfg)}
-    for cell in grid(cfg):
+    for cell in grid(cfg, folder):
         mine[cell.name].append(cell)
     return [
         report.Setting(FAMILY[method].title, FAMILY[method], tuple(runs_of_method))
@@ -167,14 +167,16 @@ def _introduction(cfg, folder, settings):
 
 def _body(cfg, folder, settings):
     columns = [c for c in COLUMNS if any(one.values(c[0]) for one in settings)]
-    heads = ["method", *(head for _, head, _, _ in columns), "parameters, M", "seeds"]
-    lines = ["## Measured here", "", report.line(heads)]
-    lines.append(report.line([":--", *["--:"] * (len(heads) - 1)]))
+    heads = ["method", *(head for _, head, _, _ in columns), "parameters, M"]
+    align = [":--", *["--:"] * (len(heads) - 1), *[":-:"] * len(USES), "--:"]
+    heads += [*(title for _, title in USES), "seeds"]
+    lines = ["## Measured here", "", report.line(heads), report.line(align)]
     for one in settings:
         numbers = [report.spell(one.values(key), *how) for key, _, *how in columns]
         sizes = sorted(set(one.values("parameters")))
         size = ", ".join(f"{x / 1e6:.2f}" for x in sizes) or "–"
-        lines.append(report.line([one.label, *numbers, size, report.finished_seeds(one)]))
+        needs = ["yes" if getattr(one.row, key) else "–" for key, _ in USES]
+        lines.append(report.line([one.label, *numbers, size, *needs, report.finished_seeds(one)]))
     lines += ["", "Parameters are those that are trained, heads included.", ""]
     groups = [
         (one.label, [runs.read_metrics(cell.folder) for cell in one.cells]) for one in settings
@@ -199,17 +201,16 @@ def _body(cfg, folder, settings):
 
 def _paper(cfg):
     members = [FAMILY[method] for method in compared(cfg)]
-    heads = ["method", *(title for _, title in USES), *(f"{n} epochs" for n in EPOCHS)]
+    heads = ["method", *(f"{n} epochs" for n in EPOCHS)]
     lines = [
         "## In the paper",
         "",
         "Table 4: ImageNet, ResNet-50, linear classification, accuracy in percent.",
         "",
         report.line(heads),
-        report.line([":--", *[":-:"] * len(USES), *["--:"] * len(EPOCHS)]),
+        report.line([":--", *["--:"] * len(EPOCHS)]),
     ]
     for member in members:
-        uses = ["yes" if getattr(member, key) else "–" for key, _ in USES]
         numbers = [f"{x:.1f}" for x in member.paper] if member.paper else ["–"] * len(EPOCHS)
-        lines.append(report.line([member.title, *uses, *numbers]))
+        lines.append(report.line([member.title, *numbers]))
     return lines

@@ -25,7 +25,7 @@ def test_a_methods_own_settings_come_from_its_card_and_the_rest_from_the_flags(t
     argv = [f"--flagfile={card}", "--epochs=5", f"--run_dir={tmp_path / 'out'}", "--seeds=2"]
     cfg = config.parse("compare", argv)
     assert cfg.recipes == str(tmp_path / "{method}_x.cfg")
-    grid = compare.grid(cfg)
+    grid = compare.grid(cfg, tmp_path)
     assert [(cell.name, cell.seed) for cell in grid] == [
         (method, seed) for seed in (0, 1) for method in ("simsiam", "byol", "simclr", "swav")
     ]
@@ -48,7 +48,7 @@ def test_its_flagfile_goes_on_with_the_same_cards(tmp_path):
     cfg = config.parse("compare", [f"--flagfile={write_cards(tmp_path)}", "--run_dir=out"])
     (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
     again = config.parse("compare", [f"--flagfile={tmp_path / 'flags.cfg'}"])
-    assert again == cfg and compare.grid(again) == compare.grid(cfg)
+    assert again == cfg and compare.grid(again, tmp_path) == compare.grid(cfg, tmp_path)
 
 
 @pytest.mark.parametrize("methods", ["simsiam,mocov3", "", "simsiam,"])
@@ -83,7 +83,7 @@ def comparison(tmp_path):
     )
     folder.mkdir()
     (folder / "flags.cfg").write_text(config.to_flagfile(cfg))
-    for cell in compare.grid(cfg):
+    for cell in compare.grid(cfg, folder):
         if cell.name == "swav" and cell.seed == 1:
             cell.settle(3.0, "out of memory", linear=True)
         elif cell.name in NUMBERS:
@@ -97,17 +97,17 @@ def comparison(tmp_path):
 
 def test_report(comparison):
     cfg, folder = comparison
+    folder = folder.rename(folder.with_name("moved"))
     summary = compare.write(folder)
     text = (folder / "report.md").read_text()
     assert "6 of 8 runs have finished, 1 have failed, 1 are to come." in text
-    assert (
-        "| BYOL | 90.5 ± 0.7 | 96.5 ± 0.7 | 0.98 ± 0.00 | 800 ± 0 | 950 ± 0 | 1.23 | 2 of 2 |"
-        in text
-    )
-    assert "| SwAV | – | – | – | – | – | – | 0 of 2, 1 failed |" in text
+    lines = text.splitlines()
+    measured = "| 90.5 ± 0.7 | 96.5 ± 0.7 | 0.98 ± 0.00 | 800 ± 0 | 950 ± 0 | 1.23"
+    assert f"| BYOL {measured} | – | yes | – | – | 2 of 2 |" in lines
+    assert "| SwAV | – | – | – | – | – | – | – | – | yes | – | 0 of 2, 1 failed |" in lines
     assert "- SwAV, seed 1, failed: out of memory" in text
-    assert "| SimCLR | yes | – | – | – | 66.5 | 68.3 | 69.8 | 70.4 |" in text
-    assert "| SimSiam | – | – | – | – | 68.1 | 70.0 | 70.8 | 71.3 |" in text
+    assert "| SimCLR | 66.5 | 68.3 | 69.8 | 70.4 |" in lines
+    assert "| SimSiam | 68.1 | 70.0 | 70.8 | 71.3 |" in lines
     # 68.1 against 66.5: SimSiam above BYOL as in the paper, and below SimCLR unlike it.
     assert "By kNN accuracy, 1 of 2 pairs are in the paper's order; 1 the other way round" in text
     assert summary["kNN %"]["BYOL"] == "90.5 ± 0.7" and summary["kNN %"]["SwAV"] == "–"
@@ -118,7 +118,7 @@ def test_report(comparison):
 
 def test_a_finished_comparison_is_only_reported(comparison, capsys):
     cfg, folder = comparison
-    for cell in compare.grid(cfg):
+    for cell in compare.grid(cfg, folder):
         if cell.outcome() is None:
             cell.settle(3.0, "too slow", linear=True)
     assert main(["compare", f"--flagfile={folder / 'flags.cfg'}"]) == 0
