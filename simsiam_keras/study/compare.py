@@ -45,12 +45,7 @@ COLUMNS = (
     ("peak_memory_mb", "peak memory, MB", 1, 0),
 )
 CURVES = (("knn_accuracy", "kNN accuracy (%)", 100), ("z_std", "std of outputs × √d", 1))
-USES = (
-    ("negatives", "negative pairs"),
-    ("momentum", "momentum encoder"),
-    ("clustering", "clustering"),
-    ("labels", "labels"),
-)
+USES = ("negatives", "momentum", "clustering", "labels")
 
 
 def run(cfg, console=None):
@@ -167,15 +162,16 @@ def _introduction(cfg, folder, settings):
 
 def _body(cfg, folder, settings):
     columns = [c for c in COLUMNS if any(one.values(c[0]) for one in settings)]
+    uses = USES if any(one.row.labels for one in settings) else USES[:-1]
     heads = ["method", *(head for _, head, _, _ in columns), "parameters, M"]
-    align = [":--", *["--:"] * (len(heads) - 1), *[":-:"] * len(USES), "--:"]
-    heads += [*(title for _, title in USES), "seeds"]
+    align = [":--", *["--:"] * (len(heads) - 1), *[":-:"] * len(uses), "--:"]
+    heads += [*uses, "seeds"]
     lines = ["## Measured here", "", report.line(heads), report.line(align)]
     for one in settings:
         numbers = [report.spell(one.values(key), *how) for key, _, *how in columns]
         sizes = sorted(set(one.values("parameters")))
         size = ", ".join(f"{x / 1e6:.2f}" for x in sizes) or "–"
-        needs = ["yes" if getattr(one.row, key) else "–" for key, _ in USES]
+        needs = ["yes" if getattr(one.row, key) else "–" for key in uses]
         lines.append(report.line([one.label, *numbers, size, *needs, report.finished_seeds(one)]))
     lines += ["", "Parameters are those that are trained, heads included.", ""]
     groups = [
