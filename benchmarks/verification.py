@@ -59,7 +59,7 @@ def siamese(method, encoder, classes, **arguments):
 CONTENDERS = {
     "softmax": softmax,
     "contrastive": functools.partial(siamese, "siamese_contrastive"),
-    "triplet, hard": functools.partial(siamese, "siamese_triplet"),
+    "triplet, hard": functools.partial(siamese, "siamese_triplet", mining="hard"),
     "triplet, all": functools.partial(siamese, "siamese_triplet", mining="all"),
 }
 

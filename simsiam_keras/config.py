@@ -184,9 +184,9 @@ class Pretrain(Common, Views):
         1.0, "Siamese: distance that different classes are held apart by.", minimum=0.0
     )
     mining: str = option(
-        "hard",
-        "Siamese triplets: the hardest positive and negative of each anchor, or all triplets.",
-        choices=("hard", "all"),
+        "all",
+        "Siamese triplets: all, or the hardest positive and negative of each anchor.",
+        choices=("all", "hard"),
     )
     classes_per_batch: int = option(
         0, "Siamese: classes in a batch, with as many images each; 0: as many as fit.", minimum=0

@@ -302,6 +302,15 @@ ADVICE = (
         cause=True,
     ),
     Advice(
+        COLLAPSES,
+        lambda run: (
+            run.flag("method", "") == "siamese_triplet" and run.flag("mining", "") == "hard"
+        ),
+        "--mining=hard is the cause: from random weights the hardest triplets draw all outputs "
+        "together, until every distance is the same and the loss is the margin. Set it to all.",
+        cause=True,
+    ),
+    Advice(
         ("diverged", *USELESS),
         _far_above_the_paper,
         "Lower --base_lr: it is {base_lr:g}, the paper's is 0.03 to 0.05.",

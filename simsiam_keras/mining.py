@@ -137,15 +137,16 @@ def contrastive_batch(z, labels, margin=1.0):
     return _mean(values, ~itself)
 
 
-def triplet_batch(z, labels, margin=0.2, mining="hard"):
+def triplet_batch(z, labels, margin=0.2, mining="all"):
     """Triplet loss of each sample, as anchor, with others of a labelled batch.
 
     A positive p is another sample of the anchor's class, a negative n one of another class.
 
-    - `"hard"`: `triplet(max_p D_ap, min_n D_an)`, the furthest positive and the nearest negative.
     - `"all"`: the mean of `triplet(D_ap, D_an)` over all (p, n) of the anchor. Triplets whose loss
       is 0 count in it, as in the paper's "batch all" and unlike its "batch all != 0". It holds
       n * n * n numbers, 67 MB at n = 256.
+    - `"hard"`: `triplet(max_p D_ap, min_n D_an)`, the furthest positive and the nearest negative.
+      From random weights it may end where all outputs are the same and the loss is the margin.
 
     An anchor without a positive or without a negative has the value 0, and counts in the mean over
     anchors. Where classes are equally large, that mean is the mean over all triplets.
@@ -154,7 +155,7 @@ def triplet_batch(z, labels, margin=0.2, mining="hard"):
         z: outputs, `[n, d]`.
         labels: integers `[n]`.
         margin: default .2.
-        mining: a key of `MINING`.
+        mining: a key of `MINING`; default `"all"`.
 
     Returns:
         `[n]` values, float32 or wider; reduce them with `losses.BatchMean`.
@@ -197,7 +198,7 @@ def _all(D, positive, negative, margin):
     return _mean(values, valid)
 
 
-MINING = {"hard": _hard, "all": _all}
+MINING = {"all": _all, "hard": _hard}
 
 
 def _pairs(labels):

@@ -454,5 +454,5 @@ def test_what_makes_no_sense_is_refused():
     ):
         with pytest.raises(ValueError, match="`margin` must be > 0. Received: margin=0"):
             call(0)
-    with pytest.raises(ValueError, match=r"`mining` must be one of \('hard', 'all'\).*'easy'"):
+    with pytest.raises(ValueError, match=r"`mining` must be one of \('all', 'hard'\).*'easy'"):
         mining.triplet_batch(z, labels, mining="easy")
