@@ -15,6 +15,7 @@ from simsiam_keras.errors import RunFailed
 
 KEPT_CHECKPOINTS = 2
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
+BEGINNING = {".lock", ".flags.cfg.partial"}  # what a run folder holds before it has its flags
 # A run may be moved and watched differently; everything else makes it another run.
 FREE_TO_CHANGE = ("--run_dir", "--debug", "--data_dir", "--checkpoint_every")
 
@@ -94,18 +95,19 @@ def locked(path, flags, write=True):
 def _refuse(path, flags):
     if not path.exists():
         return
-    if (path / "result.json").exists():
+    found = {p.name for p in path.iterdir()}  # once: the first process may be writing its flags
+    if "result.json" in found:
         raise ValueError(
             f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
         )
-    if (path / "flags.cfg").exists():
+    if "flags.cfg" in found:
         changed = _changed((path / "flags.cfg").read_text(), flags)
         if changed and any(path.glob("checkpoints/*")):  # else there is nothing to lose
             raise ValueError(
                 f"{path} holds an unfinished run with other flags ({', '.join(changed)}); "
                 "repeat its flags to resume it, or give another --run_dir"
             )
-    elif any(p.name != ".lock" for p in path.iterdir()):
+    elif found - BEGINNING:
         raise ValueError(f"{path} is not empty and not a run folder; give a new or empty --run_dir")
 
 

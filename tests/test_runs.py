@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -72,6 +73,27 @@ def test_foreign_folder_is_refused_and_left_alone(tmp_path):
         with runs.locked(tmp_path, FLAGS):
             pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_is_looked_at_while_another_process_takes_it(tmp_path):
+    def take(path):
+        with runs.locked(path, FLAGS):
+            pass
+
+    for i in range(100):
+        path = tmp_path / str(i)
+        first = threading.Thread(target=take, args=[path])
+        first.start()
+        while first.is_alive():
+            with runs.locked(path, FLAGS, write=False):
+                pass
+
+
+def test_what_a_killed_start_left_is_no_foreign_folder(tmp_path):
+    for name in (".lock", ".flags.cfg.partial"):
+        (tmp_path / name).write_text("--epo")
+    with runs.locked(tmp_path, FLAGS) as path:
+        assert [p.name for p in path.glob("*flags*")] == ["flags.cfg"]
 
 
 def test_file_as_folder_is_refused(tmp_path):
