@@ -111,8 +111,8 @@ class SiameseTriplet(Siamese):
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
             features `[n, width]`.
         margin: m > 0, of distances in [0, 2]; default .2, FaceNet's.
-        mining: `"all"`, the default, or `"hard"`, Hermans et al.'s, with which the outputs of a
-            network with random weights have collapsed in every run measured here.
+        mining: `"all"`, the default, or `"hard"`, Hermans et al.'s, which in our measurements draws
+            the outputs of a network with random weights together.
         augmenter: optional layer, images to a tuple of one view, called inside the training step.
         **kwargs: further arguments of `keras.Model`.
 
