@@ -15,9 +15,16 @@ from simsiam_keras.errors import RunFailed
 
 KEPT_CHECKPOINTS = 2
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
-BEGINNING = {".lock", ".flags.cfg.partial"}  # what a run folder holds before it has its flags
 # A run may be moved and watched differently; everything else makes it another run.
 FREE_TO_CHANGE = ("--run_dir", "--debug", "--data_dir", "--checkpoint_every")
+
+
+def _partial(name):
+    # Always the same: what a killed process left is overwritten, not added to.
+    return f".{name}.partial"
+
+
+BEGINNING = {".lock", _partial("flags.cfg")}  # what a run folder holds before it has its flags
 
 
 @contextlib.contextmanager
@@ -31,8 +38,7 @@ def atomic_file(path):
         A binary file.
     """
     path = Path(path)
-    # Always the same name: what a killed process left is overwritten, not added to.
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(_partial(path.name))
     try:
         with open(temporary, "wb") as f:
             yield f

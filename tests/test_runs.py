@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -80,13 +80,14 @@ def test_a_folder_is_looked_at_while_another_process_takes_it(tmp_path):
         with runs.locked(path, FLAGS):
             pass
 
-    for i in range(100):
-        path = tmp_path / str(i)
-        first = threading.Thread(target=take, args=[path])
-        first.start()
-        while first.is_alive():
-            with runs.locked(path, FLAGS, write=False):
-                pass
+    with ThreadPoolExecutor(1) as other:
+        for i in range(100):
+            path = tmp_path / str(i)
+            first = other.submit(take, path)
+            while not first.done():
+                with runs.locked(path, FLAGS, write=False):
+                    pass
+            first.result()  # raises what it raised
 
 
 def test_what_a_killed_start_left_is_no_foreign_folder(tmp_path):
