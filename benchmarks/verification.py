@@ -21,7 +21,14 @@ import numpy as np
 from benchmarks import common
 from simsiam_keras import encoders
 from simsiam_keras.augment import DIGITS, host
-from simsiam_keras.data import balanced, evaluation_batches, load, subsets, training_views
+from simsiam_keras.data import (
+    balanced_order,
+    evaluation_batches,
+    few_labels,
+    load,
+    subsets,
+    training_views,
+)
 from simsiam_keras.evaluation import verification
 from simsiam_keras.methods import METHODS
 
@@ -37,9 +44,18 @@ ENCODERS = {
 
 def settings(source):
     """Labelled training images by the name of a setting, as functions of the seed."""
-    few = {f"{n} per class": functools.partial(subsets.few_labels, source, n) for n in PER_CLASS}
-    rare = functools.partial(subsets.imbalanced, source, FRACTION, RARE)
+    few = {f"{n} per class": functools.partial(few_labels, source, n) for n in PER_CLASS}
+    rare = functools.partial(with_rare_classes, source)
     return {**few, "classes 0 to 4 rare": rare, "all": lambda seed: source}
+
+
+def with_rare_classes(source, seed):
+    """Random images of the rare classes, at least a pair of each, and all of the others."""
+    random, kept = np.random.default_rng(seed), []
+    for c in np.unique(source.labels):
+        images = random.permutation(np.flatnonzero(source.labels == c))
+        kept.append(images[: max(2, round(FRACTION * len(images)))] if c in RARE else images)
+    return subsets.subset(source, np.sort(np.concatenate(kept)), f"{source.name}, some rare")
 
 
 def softmax(encoder, classes):
@@ -76,9 +92,9 @@ def trained(contender, make_encoder, source, steps, seed):
         return encoder
     model, example = contender(encoder, len(np.unique(source.labels)))
     per_epoch = len(source) // BATCH
-    order = functools.partial(balanced.balanced_order, source.labels, BATCH, 0, seed)
+    order = functools.partial(balanced_order, source.labels, BATCH, 0, seed)
     epochs = -(-steps // per_epoch)
-    views = host.TwoViews(DIGITS, views=1)
+    views = host.Views(DIGITS, views=1)
     batches = training_views(
         source, views, BATCH, seed, epochs=epochs, order=order, with_labels=True
     )

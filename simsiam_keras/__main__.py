@@ -39,7 +39,11 @@ def main(argv=None):
         print(f"simsiam_keras: no command {command!r}; there are: {known}", file=sys.stderr)
         return 2
     if "--help" in rest or "-h" in rest:
-        print(config.help_text(command))
+        rest = [argument for argument in rest if argument not in ("--help", "-h")]
+        try:
+            print(config.help_text(command, rest))
+        except (flags.Error, ValueError, OSError) as error:
+            return _complain(error, 2)
         return 0
     try:
         cfg = config.parse(command, rest)
@@ -93,15 +97,15 @@ def _dispatch(command, cfg):
 
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
-        from simsiam_keras import evaluate, train
+        from simsiam_keras import commands
 
     functions = {
-        "pretrain": train.pretrain,
-        "linear-probe": evaluate.linear_probe,
-        "knn": evaluate.nearest_neighbours,
-        "embed": evaluate.embed,
-        "export": evaluate.export_checkpoint,
-        "preview": evaluate.preview,
+        "pretrain": commands.pretrain,
+        "linear-probe": commands.linear_probe,
+        "knn": commands.nearest_neighbours,
+        "embed": commands.write_features,
+        "export": commands.export_checkpoint,
+        "preview": commands.preview,
     }
     return functions[command](cfg)
 
@@ -132,7 +136,11 @@ def _overview():
     lines = [USAGE, ""]
     for name, cls in config.COMMANDS.items():
         lines.append(f"  {name:14}{cls.__doc__}")
-    lines += ["", "`COMMAND --help` lists its flags; flags/ holds recipes to start from."]
+    lines += [
+        "",
+        "`COMMAND --help` lists its flags, `pretrain --method=NAME --help` those of a method.",
+        "flags/ holds recipes to start from.",
+    ]
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """What happens once an epoch, as Keras callbacks.
 
-Order matters: `KNN` and `Diagnosis` add to the logs what `Record` writes, and a checkpoint is
-written after the row of its epoch, so that a resumed run can drop the rows that it will measure
-again.
+Order matters: `Clock` stops before anything else is measured, `KNN` and `Diagnosis` add to the logs
+what `Record` writes, and a checkpoint is written after the row of its epoch, so that a resumed run
+can drop the rows that it will measure again.
 """
 
 import math
@@ -12,14 +12,43 @@ import keras
 from rich import progress
 from rich.console import Console
 
-from simsiam_keras import diagnose, runs
+from simsiam_keras import diagnose, runs, verdicts
 from simsiam_keras.errors import RunFailed
 
 # The numbers of a row of metrics.jsonl besides epoch and step.
 METRICS = (
-    *("loss", "z_std", "knn_accuracy", *diagnose.MEASURES),
-    *("learning_rate", "images_per_second", "seconds"),
+    "loss",
+    "z_std",
+    "knn_accuracy",
+    *diagnose.MEASURES,
+    "learning_rate",
+    "images_per_second",
+    "seconds",
 )
+
+
+class Clock(keras.callbacks.Callback):
+    """Adds `seconds` and `images_per_second` of every epoch to its logs, by the clock.
+
+    An epoch ends when the device has: the numbers that Keras hands to `on_epoch_end` are read from
+    it. Its first one compiles.
+
+    Args:
+        images_per_epoch: images in an epoch.
+    """
+
+    def __init__(self, images_per_epoch):
+        super().__init__()
+        self.images_per_epoch = images_per_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        float(logs["loss"])  # waits, should Keras ever not have done so
+        seconds = time.perf_counter() - self.began
+        logs["seconds"] = round(seconds, 3)
+        logs["images_per_second"] = round(self.images_per_epoch / seconds, 2)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -95,7 +124,7 @@ class CollapseWatch(keras.callbacks.Callback):
 
     Args:
         say: function of a sentence.
-        flags: the run's flags, `{name: text}`, from which the advice follows.
+        flags: the run's flags by name, from which the advice follows.
         stop: raise instead, which ends the run.
     """
 
@@ -108,7 +137,7 @@ class CollapseWatch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.run.rows.append(row(epoch + 1, None, logs))
         found = diagnose.judge(self.run)
-        if found.verdict not in diagnose.COLLAPSES:
+        if found.verdict not in verdicts.COLLAPSES:
             return
         sentence = f"{found.sentence} Try: {' '.join(found.advice)}"
         if self.stop:
@@ -126,29 +155,16 @@ class Record(keras.callbacks.Callback):
         board: a `tensorboardX.SummaryWriter`.
         schedule: learning rate as a function of the step.
         steps_per_epoch: optimizer calls in an epoch.
-        images_per_epoch: images in an epoch.
     """
 
-    def __init__(self, run_dir, board, schedule, steps_per_epoch, images_per_epoch):
+    def __init__(self, run_dir, board, schedule, steps_per_epoch):
         super().__init__()
         self.run_dir, self.board, self.schedule = run_dir, board, schedule
-        self.steps_per_epoch, self.images_per_epoch = steps_per_epoch, images_per_epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.trained = time.perf_counter()  # without the monitors that follow
+        self.steps_per_epoch = steps_per_epoch
 
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.steps_per_epoch
-        seconds = self.trained - self.began
-        measured = {
-            **logs,
-            "learning_rate": self.schedule(step - 1),
-            "images_per_second": round(self.images_per_epoch / seconds, 2),
-            "seconds": round(seconds, 3),
-        }
+        measured = {**logs, "learning_rate": self.schedule(step - 1)}
         record(self.run_dir, self.board, row(epoch + 1, step, measured))
 
 

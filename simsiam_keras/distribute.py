@@ -158,12 +158,8 @@ def replicas():
 
 def replica():
     """Number of the replica whose step is being traced; 0 where the batch axis is global."""
-    if keras.backend.backend() != "tensorflow":
-        return 0
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    return context.replica_id_in_sync_group if context else 0  # none while a model is built
+    context = _several()
+    return context.replica_id_in_sync_group if context else 0
 
 
 def gather(x):
@@ -342,3 +338,12 @@ def synchronize(model):
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = several
+
+
+def jit_compile(asked):
+    """What `--jit` means to `keras.Model.compile`: `on`, `off`, or `auto`."""
+    if asked != "auto":
+        return asked == "on"
+    on_cpu = not any("gpu" in device.lower() for device in devices())
+    # TensorFlow's own kernels are 1.4 to 8 times faster on a CPU (benchmarks/results/step.md).
+    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"

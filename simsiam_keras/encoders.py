@@ -1,9 +1,9 @@
 """Backbones: images with values 0..255 in, pooled features `[n, width]` out.
 
 Every encoder begins with its own normalization, so that an exported one needs no recipe beside it.
+What pools globally takes images of any size when `input_shape` is `(None, None, 3)`.
 """
 
-import functools
 import inspect
 
 import keras
@@ -46,7 +46,8 @@ def resnet(depths, block, input_shape, stem, width, zero_init_residual):
     Args:
         depths: number of blocks in each stage; stages after the first halve the resolution.
         block: function `(x, width, stride, zero_init, name) -> x`.
-        input_shape: `(height, width, channels)` of the images.
+        input_shape: `(height, width, channels)` of the images; with None for height and width, any
+            size, and on each the features of the encoder made for it.
         stem: `"imagenet"` (7x7 stride 2, then max-pooling), `"cifar"` (3x3 stride 1, no pooling) or
             `"stride2"` (3x3 stride 2, no pooling).
         width: channels of the first stage, doubled in each later one; 64 in the paper.
@@ -59,6 +60,13 @@ def resnet(depths, block, input_shape, stem, width, zero_init_residual):
 
     Raises:
         ValueError: if `stem` is unknown or `width` is below 1.
+
+    Example:
+    >>> encoder = resnet10((None, None, 3), width=2)
+    >>> tuple(encoder(keras.ops.zeros([4, 32, 32, 3])).shape)
+    (4, 16)
+    >>> tuple(encoder(keras.ops.zeros([4, 12, 20, 3])).shape)
+    (4, 16)
 
     Reference:
         He et al., Deep Residual Learning, https://arxiv.org/abs/1512.03385; downsampling in the
@@ -89,7 +97,9 @@ def application(name, input_shape=(224, 224, 3)):
 
     Args:
         name: the constructor's name, such as `"EfficientNetV2B0"`.
-        input_shape: `(height, width, 3)`; each model has a smallest size of its own.
+        input_shape: `(height, width, 3)`; each model has a smallest size of its own. With None for
+            height and width, any size; some models then pad an odd side by a pixel less than those
+            made for it, and NASNet leaves some layers out.
 
     Returns:
         A functional `keras.Model`, images with values 0..255 to average-pooled features.
@@ -108,61 +118,6 @@ def application(name, input_shape=(224, 224, 3)):
     return keras.Model(images, backbone(x), name="encoder")
 
 
-def at_size(encoder, size):
-    """The encoder for images of another size: a model of the same layers and the same weights.
-
-    A Keras model takes only the image size it was made with, although convolutions and global
-    pooling need none. The result has no variables of its own: training it trains `encoder`, and
-    both move the same running statistics. Layers stay as they are; some of keras.applications pad
-    by the size they were made for, a pixel more or less than they would for the new one.
-
-    A method keeps the result inside a function,
-    `self.encode_small = lambda x, training: small(x, training=training)`. Of an attribute, Keras
-    would list the layers once more and file the encoder's weights under either name.
-
-    Args:
-        encoder: a built functional or sequential `keras.Model` of one input,
-            `[n, height, width, channels]`, and of layers that take any height and width: every one
-            that this module makes but NASNet, none that flattens its maps into a dense layer.
-        size: side of the images in pixels, an integer >= 1.
-
-    Returns:
-        A `keras.Model`, `[n, size, size, channels]` to features as wide as those of `encoder`;
-        `encoder` itself where that is its size.
-
-    Raises:
-        ValueError: if `size` is below 1 or `encoder` cannot take it.
-
-    Example:
-    >>> encoder = resnet10((32, 32, 3), width=2)
-    >>> small = at_size(encoder, 12)
-    >>> small.input_shape, small.output_shape
-    ((None, 12, 12, 3), (None, 16))
-    >>> small.get_layer("stem_conv").kernel is encoder.get_layer("stem_conv").kernel
-    True
-    """
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"`size` must be an integer >= 1. Received: size={size}")
-    shapes = [x.shape for x in getattr(encoder, "inputs", None) or ()]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise ValueError(
-            "`encoder` must be a built functional or sequential model of one input "
-            f"[n, height, width, channels]. Received: encoder={encoder}, with inputs {shapes}"
-        )
-    if shapes[0][1:3] == (size, size):
-        return encoder
-    try:
-        resized = _on_shape(encoder, (size, size, shapes[0][3]))
-        if resized.output_shape != encoder.output_shape:
-            raise ValueError(f"features {resized.output_shape}, not {encoder.output_shape}")
-    except ValueError as error:
-        raise ValueError(
-            "`encoder` must take images of any size, as convolutions with global pooling do. "
-            f"Received: encoder={encoder}, and at size={size}: {error}"
-        ) from error
-    return resized
-
-
 def twin(input_shape=(16, 16, 3), width=64):
     """The small twin of supervised siamese networks: one convolution, ReLU, 2x2 max-pooling.
 
@@ -172,7 +127,8 @@ def twin(input_shape=(16, 16, 3), width=64):
     pixels, 65,536 of 64x64, so that it is a network for small images.
 
     Args:
-        input_shape: `(height, width, channels)` of the images, at least 2x2.
+        input_shape: `(height, width, channels)` of the images, at least 2x2; both known, for they
+            set the width of the features.
         width: channels of the convolution; default 64.
 
     Returns:
@@ -180,7 +136,7 @@ def twin(input_shape=(16, 16, 3), width=64):
         dtype, to features `[n, (h // 2) * (w // 2) * width]` of h x w pixels.
 
     Raises:
-        ValueError: if `width` is below 1.
+        ValueError: if `width` is below 1, or height or width of the images is unknown.
 
     Example:
     >>> twin((16, 16, 3), width=64).output_shape
@@ -188,6 +144,11 @@ def twin(input_shape=(16, 16, 3), width=64):
     """
     if width < 1:
         raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    if None in input_shape[:2]:
+        raise ValueError(
+            "`input_shape` must have a known height and width, for the twin flattens its features. "
+            f"Received: input_shape={input_shape}"
+        )
     images = keras.Input(input_shape, name="images")
     x = _normalization(input_shape[-1])(images)
     x = keras.ops.mean(x, axis=-1, keepdims=True)
@@ -213,25 +174,6 @@ ENCODERS = {
     "resnet50": resnet50,
     "twin": twin,
 }
-
-
-def _on_shape(model, shape):
-    """The layers of `model`, and those of the models in it, called on an input of `shape`."""
-
-    def call(layer, x, *args, **kwargs):
-        if isinstance(layer, keras.Model) and layer.input_shape != x.shape:
-            layer = _on_shape(layer, x.shape[1:])  # a model would refuse the shape
-        return layer(x, *args, **kwargs)
-
-    old = model.inputs[0]
-    x = keras.Input(shape, dtype=old.dtype, name=old.name)
-    if isinstance(model, keras.Sequential):
-        features = functools.reduce(lambda x, layer: call(layer, x), model.layers, x)
-        return keras.Model(x, features, name=model.name)
-    inputs = keras.tree.pack_sequence_as(model.input, [x])
-    return keras.models.clone_model(
-        model, inputs, clone_function=lambda layer: layer, call_function=call
-    )
 
 
 def _normalization(channels):

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import keras
 
+from simsiam_keras.family import SimSiamFlags
+
 # Whether the hidden and the output layers of a head are normalized. Table 3 of the paper.
 BATCH_NORM = {
     "none": {"projector": (False, False), "predictor": (False, False)},
@@ -30,7 +32,14 @@ class Row(NamedTuple):
     relu: bool = True
 
 
-def projector(dim=2048, *, layers=2, hidden=None, output_affine=False, batch_norm="default"):
+def projector(
+    dim=SimSiamFlags.output_dim,
+    *,
+    layers=SimSiamFlags.projector_layers,
+    hidden=None,
+    output_affine=SimSiamFlags.output_affine,
+    batch_norm=SimSiamFlags.batch_norm,
+):
     """The projection MLP's table.
 
     "The projection MLP (in f) has BN applied to each fully-connected layer, including its output
@@ -41,8 +50,8 @@ def projector(dim=2048, *, layers=2, hidden=None, output_affine=False, batch_nor
     Args:
         dim: width d of the output z, and of every layer where `hidden` is not given.
         layers: number of linear layers, at least 1.
-        hidden: width of the hidden layers; default None, as the output. BYOL's is 4096 before 256,
-            SimCLR's and SwAV's 2048 before 128.
+        hidden: width of the hidden layers; default None, as the output; the
+            relatives' hidden layers are wider than their output.
         output_affine: whether the output normalization learns a scale and an offset.
         batch_norm: which layers are normalized, a key of `BATCH_NORM` (section 4.4).
 
@@ -76,7 +85,7 @@ def projector(dim=2048, *, layers=2, hidden=None, output_affine=False, batch_nor
     return (Row(hidden, norm=hidden_norm),) * (layers - 1) + (output,)
 
 
-def predictor(hidden=512, *, batch_norm="default"):
+def predictor(hidden=SimSiamFlags.predictor_hidden, *, batch_norm=SimSiamFlags.batch_norm):
     """The prediction MLP's table.
 
     "The prediction MLP (h) has BN applied to its hidden fc layers. Its output fc does not have BN
@@ -101,6 +110,22 @@ def predictor(hidden=512, *, batch_norm="default"):
         raise ValueError(f"`hidden` must be at least 1. Received: hidden={hidden}")
     hidden_norm, output_norm = _normalized("predictor", batch_norm)
     return (Row(hidden, norm=hidden_norm), Row(None, norm=output_norm, relu=False))
+
+
+def projector_of(flags, batch_norm="default", output_affine=False):
+    """The projection MLP's table that a method's `family.ProjectorFlags` describe."""
+    return projector(
+        flags.output_dim,
+        layers=flags.projector_layers,
+        hidden=flags.projector_hidden or None,
+        output_affine=output_affine,
+        batch_norm=batch_norm,
+    )
+
+
+def predictor_of(flags, batch_norm="default"):
+    """The prediction MLP's table that a method's `family.PredictorFlags` describe."""
+    return predictor(flags.predictor_hidden, batch_norm=batch_norm)
 
 
 def build(head, input_dim, name):

@@ -1,93 +1,14 @@
-"""Supervised siamese losses, and which pairs and triplets of a labelled batch they take.
+"""Which pairs and triplets of a labelled batch the supervised losses take.
 
-Distances are Euclidean, between outputs of unit length, so that they lie in [0, 2] and a margin
-means the same whatever the network. Pairs and triplets are formed within the batch that a function
-is given: under `tf.distribute` within a replica's part, of which the mean over replicas is taken;
-on JAX within the global batch.
+They are formed within the batch that a function is given: under `tf.distribute` within a replica's
+part, of which the mean over replicas is taken; on JAX within the global batch.
 """
 
 from keras import ops
 
-from simsiam_keras.losses import EPSILON, at_least_float32, l2_normalize
-
-
-def contrastive(distance, same, margin=1.0):
-    """Contrastive loss of pairs, `Y D^2 + (1 - Y) max(margin - D, 0)^2`.
-
-    At least 0; pairs of the same class are pulled together, others pushed apart up to the margin.
-
-    Args:
-        distance: D, any shape.
-        same: Y, 1 or True for two samples of the same class and 0 for others, of the same shape.
-        margin: default 1; distances of unit vectors reach 2.
-
-    Returns:
-        Values of the shape of `distance`, float32 or wider.
-
-    Raises:
-        ValueError: if `margin` is not positive.
-
-    Example:
-    >>> import numpy as np
-    >>> distance = np.array([0.5, 0.25, 1.5])
-    >>> [float(v) for v in contrastive(distance, np.array([1, 0, 0]))]
-    [0.25, 0.5625, 0.0]
-
-    Reference:
-        Hadsell, Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006,
-        equation 4 (whose Y is 0 for similar pairs, with a factor 1/2),
-        http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf
-    """
-    _check_margin(margin)
-    distance = at_least_float32(distance)
-    apart = ops.square(ops.maximum(margin - distance, 0.0))
-    return ops.where(ops.cast(same, "bool"), ops.square(distance), apart)
-
-
-def triplet(d_ap, d_an, margin=0.2):
-    """Triplet loss, `max(d(a, p) - d(a, n) + margin, 0)`.
-
-    At least 0; 0 where the negative is further from the anchor than the positive by the margin, and
-    equal to the margin where all three outputs are the same.
-
-    Args:
-        d_ap: distances of anchors to positives, any shape.
-        d_an: distances of the same anchors to negatives, of the same shape.
-        margin: default .2.
-
-    Returns:
-        Values of the shape of the distances, float32 or wider.
-
-    Raises:
-        ValueError: if `margin` is not positive.
-
-    Example:
-    >>> import numpy as np
-    >>> [float(v) for v in triplet(np.array([0.75, 0.25]), np.array([0.5, 1.5]), margin=0.5)]
-    [0.75, 0.0]
-
-    Reference:
-        Schroff, Kalenichenko & Philbin, FaceNet, equation 3 (of squared distances),
-        https://arxiv.org/abs/1503.03832
-    """
-    _check_margin(margin)
-    return ops.maximum(at_least_float32(d_ap) - at_least_float32(d_an) + margin, 0.0)
-
-
-def distances(a, b):
-    """Euclidean distances of unit vectors, `sqrt(||a / ||a|| - b / ||b|| ||^2 + 1e-12)`.
-
-    They lie in [1e-6, 2]; a zero vector is at distance 1 from every other one. The gradient is
-    finite everywhere and 0 between parallel vectors.
-
-    Args:
-        a: outputs, `[..., d]`.
-        b: outputs, `[..., d]`, of a shape that broadcasts with that of `a`.
-
-    Returns:
-        Distances `[...]`, float32 or wider.
-    """
-    return _gap(l2_normalize(a), l2_normalize(b))
+from simsiam_keras.family import SiameseFlags, SiameseTripletFlags
+from simsiam_keras.losses.base import l2_normalize
+from simsiam_keras.losses.contrastive import contrastive, gap, triplet
 
 
 def pairwise_distances(z):
@@ -102,10 +23,10 @@ def pairwise_distances(z):
         Distances `[n, n]`, float32 or wider; 1e-6 on the diagonal and between equal rows.
     """
     z = l2_normalize(z)  # once: from two, a float16 zero vector's gradient would be inf - inf
-    return _gap(z[:, None], z[None])
+    return gap(z[:, None], z[None])
 
 
-def contrastive_batch(z, labels, margin=1.0):
+def contrastive_batch(z, labels, margin=SiameseFlags.margin):
     """Contrastive loss of each sample with all others of a labelled batch.
 
     The value of sample i is the mean over j != i of `contrastive(D_ij, y_i = y_j)`; the mean over
@@ -137,7 +58,7 @@ def contrastive_batch(z, labels, margin=1.0):
     return _mean(values, ~itself)
 
 
-def triplet_batch(z, labels, margin=0.2, mining="all"):
+def triplet_batch(z, labels, margin=SiameseTripletFlags.margin, mining=SiameseTripletFlags.mining):
     """Triplet loss of each sample, as anchor, with others of a labelled batch.
 
     A positive p is another sample of the anchor's class, a negative n one of another class.
@@ -179,12 +100,6 @@ def triplet_batch(z, labels, margin=0.2, mining="all"):
     return MINING[mining](pairwise_distances(z), same & ~itself, ~same, margin)
 
 
-def _gap(a, b):
-    # Not as 2 - 2 cos: its rounding is that of the 2, of which the root makes 3e-4 near 0, where
-    # gradients then come out up to 500 times too large.
-    return ops.sqrt(ops.sum(ops.square(a - b), axis=-1) + EPSILON)
-
-
 def _hard(D, positive, negative, margin):
     # Where there is none, an infinite distance on the side that makes the loss 0.
     furthest = ops.max(ops.where(positive, D, -float("inf")), axis=1)
@@ -213,8 +128,3 @@ def _mean(values, chosen):
     chosen = ops.cast(chosen, values.dtype)
     axes = tuple(range(1, len(values.shape)))
     return ops.sum(values * chosen, axis=axes) / ops.maximum(ops.sum(chosen, axis=axes), 1)
-
-
-def _check_margin(margin):
-    if margin <= 0:
-        raise ValueError(f"`margin` must be > 0. Received: margin={margin}")

@@ -5,50 +5,29 @@ import dataclasses
 import keras
 import numpy as np
 
-from simsiam_keras import distribute
-from simsiam_keras.data import sources
-from simsiam_keras.evaluation import collapse, embeddings, knn, linear
+from simsiam_keras import distribute, evaluation
+from simsiam_keras.evaluation import collapse, knn, linear
 
 HELD_OUT = 0.2  # of a labelled set without a test split
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Labelled images of the kNN monitor; `queries` is None where the bank is split."""
+    """Labelled images of the kNN monitor, and how it votes.
+
+    Attributes:
+        bank: a `data.Source` with labels.
+        queries: another, or None where a fifth of the bank is held out.
+        split: what the queries' split is called.
+        k: neighbours.
+        temperature: of the votes.
+    """
 
     bank: object
     queries: object
-
-
-def load_probe(cfg, source, say):
-    """The labelled images that the flags name.
-
-    Args:
-        cfg: a `config.Pretrain`.
-        source: the training images, which may be the bank.
-        say: function of a sentence.
-
-    Returns:
-        A `Probe`, or None without labels.
-
-    Raises:
-        ValueError: if the data set that was named has no labels.
-    """
-    if cfg.probe_dataset == "none":
-        return None
-    name = cfg.probe_dataset or cfg.dataset
-    same = name == cfg.dataset and cfg.probe_split == cfg.split
-    if same and source.labels is None:
-        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
-        return None
-    bank = source if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
-    if bank.labels is None:
-        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
-    try:
-        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
-    except sources.NoSuchSplit:
-        return Probe(bank, None)
-    return Probe(bank, queries)
+    split: str
+    k: int
+    temperature: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +73,15 @@ def encoder_of(monitored):
     return encode
 
 
-def embed(encode, recipe, source):
+def features(encode, recipe, source):
     """The features of the images of a source, float32 `[n, d]`."""
-    return embeddings.embed(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
+    return evaluation.features(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
 
 
-def knn_accuracy(cfg, encode, recipe, probe):
+def knn_accuracy(encode, recipe, probe):
     """Classifies a probe's queries, or a fifth of its bank, by weighted nearest neighbours.
 
     Args:
-        cfg: a `config.Pretrain`.
         encode: function of uint8 images to features.
         recipe: the augmentation recipe, of the images' size.
         probe: a `Probe`.
@@ -111,28 +89,26 @@ def knn_accuracy(cfg, encode, recipe, probe):
     Returns:
         The accuracy, a float.
     """
-    bank, bank_labels = embed(encode, recipe, probe.bank), probe.bank.labels
+    bank, bank_labels = features(encode, recipe, probe.bank), probe.bank.labels
     if probe.queries is not None:
-        queries, query_labels = embed(encode, recipe, probe.queries), probe.queries.labels
+        queries, query_labels = features(encode, recipe, probe.queries), probe.queries.labels
     else:
         kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
         queries, query_labels = bank[held_out], bank_labels[held_out]
         bank, bank_labels = bank[kept], bank_labels[kept]
-    return knn.knn_accuracy(
-        bank, bank_labels, queries, query_labels, cfg.knn_k, cfg.knn_temperature
-    )
+    return knn.knn_accuracy(bank, bank_labels, queries, query_labels, probe.k, probe.temperature)
 
 
-def knn_protocol(cfg, probe):
+def knn_protocol(probe):
     """What `knn_accuracy` did, for result.json."""
     bank = len(probe.bank)
     if probe.queries is None:
         bank = len(linear.held_out_split(probe.bank.labels, HELD_OUT, seed=0)[0])
     return {
-        "k": knn.effective_k(cfg.knn_k, bank),
-        "temperature": cfg.knn_temperature,
+        "k": knn.effective_k(probe.k, bank),
+        "temperature": probe.temperature,
         "bank": bank,
-        "queries": f"{cfg.probe_test_split} split" if probe.queries else "a fifth held out",
+        "queries": f"{probe.split} split" if probe.queries else "a fifth held out",
     }
 
 

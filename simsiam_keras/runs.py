@@ -1,7 +1,6 @@
 """The run folder: create, refuse, lock, resume; metrics.jsonl, result.json and checkpoints."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -9,14 +8,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import filelock
 import numpy as np
 
+from simsiam_keras import flagfile
 from simsiam_keras.errors import RunFailed
 
 KEPT_CHECKPOINTS = 2
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
-FREE_TO_CHANGE = ("--run_dir", "--debug", "--data_dir", "--checkpoint_every")
+FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every"}
 
 
 def _partial(name):
@@ -68,7 +69,7 @@ def locked(path, flags, write=True):
 
     Args:
         path: the folder.
-        flags: the resolved flags, as the text of a flagfile.
+        flags: the resolved flags, values by name.
         write: False for the other processes of a run, which only look.
 
     Yields:
@@ -86,15 +87,16 @@ def locked(path, flags, write=True):
         yield path
         return
     path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFailed(
-                f"{path} is in use by another process; wait for it or give another --run_dir"
-            ) from None
-        _refuse(path, flags)  # again: it may have finished while we waited
-        write_atomically(path / "flags.cfg", flags)
+    lock = filelock.FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunFailed(
+            f"{path} is in use by another process; wait for it or give another --run_dir"
+        ) from None
+    with lock:
+        _refuse(path, flags)  # again: it may have finished while we looked
+        write_atomically(path / "flags.cfg", flagfile.write(flags))
         yield path
 
 
@@ -107,50 +109,73 @@ def _refuse(path, flags):
             f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
         )
     if "flags.cfg" in found:
-        changed = _changed((path / "flags.cfg").read_text(), flags)
-        if changed and any(path.glob("checkpoints/*")):  # else there is nothing to lose
-            raise ValueError(
-                f"{path} holds an unfinished run with other flags ({', '.join(changed)}); "
-                "repeat its flags to resume it, or give another --run_dir"
-            )
+        if any(path.glob("checkpoints/*")):  # else there is nothing to lose
+            refuse_other_flags(path, flags, "an unfinished run")
     elif found - BEGINNING:
         raise ValueError(f"{path} is not empty and not a run folder; give a new or empty --run_dir")
 
 
-def _changed(old, new):
-    old, new = (dict(line.split("=", 1) for line in text.splitlines()) for text in (old, new))
-    names = sorted(old.keys() | new.keys())
-    return [
-        f"{name}: {old.get(name, 'absent')} there, {new.get(name, 'absent')} here"
-        for name in names
-        if name not in FREE_TO_CHANGE and old.get(name) != new.get(name)
-    ]
-
-
-def environment(backend, devices, data):
-    """What a number depends on besides the flags.
+def refuse_other_flags(path, flags, what, free=frozenset()):
+    """Raises where a folder was begun with other flags.
 
     Args:
+        path: a folder with a `flags.cfg`.
+        flags: the flags now, values by name.
+        what: what the folder holds, in words.
+        free: names that may differ besides `FREE_TO_CHANGE`.
+
+    Raises:
+        ValueError: if a flag differs, or was written by a version that had it for every method.
+    """
+    old = flagfile.values(Path(path) / "flags.cfg")
+    new = {name: flagfile.spell(value) for name, value in flags.items()}
+    free = FREE_TO_CHANGE | free
+    gone = [name for name in old if name not in new and name not in free]
+    if gone:
+        raise ValueError(
+            f"{path} holds {what} that an earlier version began, whose flags.cfg has flags of "
+            f"other methods ({flagfile.listed(gone)}); end it with that version, or give another "
+            "--run_dir"
+        )
+    changed = [
+        f"--{name}: {old.get(name, 'absent')} there, {new[name]} here"
+        for name in sorted(new)
+        if name not in free and old.get(name) != new[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} holds {what} with other flags ({', '.join(changed)}); "
+            "repeat its flags to go on with it, or give another --run_dir"
+        )
+
+
+def write_environment(run_dir, backend, devices, source):
+    """Writes environment.json: what a number depends on besides the flags.
+
+    Args:
+        run_dir: the run folder.
         backend: name of the Keras backend.
         devices: list of device names.
-        data: mapping that describes the images (name, count, fingerprint).
-
-    Returns:
-        A JSON-serializable dict.
+        source: the images, a `data.Source`.
     """
     versions = {}
     for package in ("simsiam-keras", *PACKAGES):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    return {
+    environment = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "backend": backend,
         "devices": devices,
         "versions": versions,
-        "data": data,
+        "data": {
+            "name": source.name,
+            "images": len(source),
+            "fingerprint": source.fingerprint,
+        },
     }
+    write_json(Path(run_dir) / "environment.json", environment)
 
 
 def write_json(path, value):
@@ -221,13 +246,27 @@ def restore_checkpoint(run_dir, model):
     Raises:
         RunFailed: if the checkpoint belongs to another model.
     """
+    return _restore(run_dir, _variables(model))
+
+
+def restore_encoder(run_dir, encoder):
+    """Restores the encoder of the newest checkpoint alone; otherwise as `restore_checkpoint`."""
+    return _restore(run_dir, _numbered("encoder", encoder.variables), others=True)
+
+
+def _restore(run_dir, variables, others=False):
     path = _newest(run_dir)
     if path is None:
         return 0
     with np.load(path) as saved:
-        variables = _variables(model)
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
-        if {name: saved[name].shape for name in saved.files} != shapes:
+        found = {name: saved[name].shape for name in saved.files if name in shapes or not others}
+        if "encoder/0" not in saved.files:
+            raise RunFailed(
+                f"{path} is of an earlier version, which did not name the encoder's weights; "
+                "go on with that version, or give another --run_dir"
+            )
+        if found != shapes:
             raise RunFailed(f"{path} belongs to another model; give another --run_dir")
         for name, variable in variables.items():
             variable.assign(saved[name])
@@ -241,5 +280,15 @@ def _newest(run_dir):
 def _variables(model):
     model.optimizer.build(model.trainable_variables)
     # By number: Keras's automatic names count up within a process.
-    named = {f"model/{i}": v for i, v in enumerate(model.variables)}
-    return named | {f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)}
+    encoder = model.encoder.variables
+    of_encoder = {id(v) for v in encoder}
+    rest = [v for v in model.variables if id(v) not in of_encoder]
+    return {
+        **_numbered("encoder", encoder),
+        **_numbered("model", rest),
+        **_numbered("optimizer", model.optimizer.variables),
+    }
+
+
+def _numbered(name, variables):
+    return {f"{name}/{i}": v for i, v in enumerate(variables)}

@@ -5,10 +5,16 @@ No stop-gradient is written here: that codes are constants is the method's decis
 
 from keras import ops
 
+from simsiam_keras.family import SwAVFlags
 from simsiam_keras.losses import at_least_float32
 
 
-def sinkhorn(scores, epsilon=0.05, iterations=3, total=lambda sums: sums):
+def sinkhorn(
+    scores,
+    epsilon=SwAVFlags.sinkhorn_epsilon,
+    iterations=SwAVFlags.sinkhorn_iterations,
+    total=lambda sums: sums,
+):
     """Sinkhorn-Knopp: scales exp(scores / epsilon) until samples and prototypes share alike.
 
     Each iteration divides every column (a prototype) by its sum over the global batch, then every
@@ -18,8 +24,8 @@ def sinkhorn(scores, epsilon=0.05, iterations=3, total=lambda sums: sums):
 
     Args:
         scores: cosines of outputs with prototypes, `[n, k]`, in [-1, 1].
-        epsilon: weight of the entropy, default .05; smaller codes harder.
-        iterations: default 3, the paper's.
+        epsilon: weight of the entropy, default the paper's; smaller codes harder.
+        iterations: default the paper's.
         total: function that sums a tensor `[k]` over the replicas; default: there is one.
 
     Returns:

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from simsiam_keras import distribute, schedules
+from simsiam_keras.family import BYOLFlags
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
@@ -140,7 +141,7 @@ class MomentumEncoder(keras.layers.Layer):
     normalizes by the statistics of its own batch, as the online network does.
 
     Args:
-        momentum: m at the start, within [0, 1]; default .996, the paper's.
+        momentum: m at the start, within [0, 1]; default the paper's.
         total_steps: T, after which m stays at 1; default None, a constant m.
         every: calls that make an optimizer step, more than one with gradient accumulation.
         **kwargs: further arguments of `keras.layers.Layer`.
@@ -153,7 +154,7 @@ class MomentumEncoder(keras.layers.Layer):
         https://arxiv.org/abs/2006.07733
     """
 
-    def __init__(self, momentum=0.996, total_steps=None, every=1, **kwargs):
+    def __init__(self, momentum=BYOLFlags.ema_momentum, total_steps=None, every=1, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not 0 <= momentum <= 1:
             raise ValueError(f"`momentum` must be within [0, 1]. Received: momentum={momentum}")

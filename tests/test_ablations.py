@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import callbacks, config, train
+from simsiam_keras import build, callbacks, config
 from simsiam_keras.__main__ import main
-from simsiam_keras.methods.simsiam import views_of
+from simsiam_keras.methods.simsiam import SimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def combinations():
 def taken():
     for switch in combinations():
         try:
-            yield config.Pretrain(**SMALL, **switch)
+            yield config.make("pretrain", **SMALL, **switch)
         except ValueError:
             continue
 
@@ -62,7 +62,7 @@ def covering(configurations):
 def test_every_combination_is_taken_or_refused_in_one_sentence():
     for switch in combinations():
         try:
-            config.Pretrain(**switch)
+            config.make("pretrain", **switch)
         except ValueError as error:
             sentence = str(error)
             assert sentence.startswith("--") and "\n" not in sentence and len(sentence) < 160
@@ -91,9 +91,9 @@ def test_every_pair_of_switches_trains(augment):
     images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype="uint8")
     for cfg in covering(taken())[:: 1 if augment == "host" else 4]:
         cfg = dataclasses.replace(cfg, augment=augment)
-        model, _ = train.build_model(cfg, train.recipe_of(cfg), steps=5, images=20)
+        model, _ = build.model(cfg, build.recipe(cfg), steps=5, images=20)
         model.run_eagerly = keras.backend.backend() == "tensorflow"
-        views = (images,) * views_of(cfg.symmetrization)
+        views = (images,) * cfg.full_views
         batch = {"views": views} if augment == "host" else {"images": images}
         before = model.encoder.get_weights()
         logs = model.train_on_batch({**batch, "index": np.arange(4)}, return_dict=True)
@@ -103,15 +103,17 @@ def test_every_pair_of_switches_trains(augment):
 
 
 def test_flags_become_arguments():
-    def build(**flags):
-        cfg = config.Pretrain(**{**SMALL, **flags})
-        return train.build_model(cfg, train.recipe_of(cfg), steps=7, images=20)[0]
+    def made(**flags):
+        cfg = config.make("pretrain", **{**SMALL, **flags})
+        return build.model(cfg, build.recipe(cfg), steps=7, images=20)[0]
 
-    assert build().targets is None and build().predictor.trainable_variables
-    assert build(predictor="none").predictor.weights == []
-    fixed = build(predictor="fixed").predictor
+    assert type(made()) is SimSiam and made().predictor.trainable_variables
+    # Width and BN of the heads are no ablation of the method.
+    assert type(made(batch_norm="hidden", output_dim=4)) is SimSiam
+    assert made(predictor="none").predictor.weights == []
+    fixed = made(predictor="fixed").predictor
     assert fixed.weights and not fixed.trainable_variables
-    memory = build(predictor="moving_average")
+    memory = made(predictor="moving_average")
     assert isinstance(memory.targets, MovingAverage) and memory.predictor.weights == []
     assert (memory.targets.images, memory.targets.momentum) == (20, 0.8)
     for flags, steps in (
@@ -119,12 +121,12 @@ def test_flags_become_arguments():
         ({"alternate_steps": "3", "gradient_accumulation": 2}, 6),
         ({"alternate_steps": "epoch"}, 7),
     ):
-        targets = build(**flags).targets
+        targets = made(**flags).targets
         assert isinstance(targets, Snapshot) and targets.steps == steps
     norms = [
         len([x for x in part.layers if isinstance(x, keras.layers.BatchNormalization)])
         for batch_norm in ("none", "hidden", "default", "all")
-        for model in [build(batch_norm=batch_norm)]
+        for model in [made(batch_norm=batch_norm)]
         for part in (model.projector, model.predictor)
     ]
     assert norms == [0, 0, 1, 1, 2, 1, 2, 2]

@@ -40,7 +40,7 @@ import sys
 import keras, numpy as np
 keras.config.set_floatx("float64")
 from simsiam_keras import encoders, heads, optimizers, schedules
-from simsiam_keras.methods import SimSiam
+from simsiam_keras.methods.simsiam import SimSiam
 
 folder, mistake = sys.argv[1:]
 random = np.random.default_rng(0)
@@ -118,7 +118,7 @@ ABLATIONS = """
 import json, sys
 import keras, numpy as np
 from simsiam_keras import encoders, heads, optimizers
-from simsiam_keras.methods.simsiam import SimSiam, views_of
+from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
 
 def norm(case):
@@ -135,7 +135,7 @@ for name, switch in {
     "no norm": norm("none"), "hidden norm": norm("hidden"), "all norm": norm("all"),
 }.items():
     random = np.random.default_rng(0)
-    model = SimSiam(
+    model = AblatedSimSiam(
         encoders.resnet10((16, 16, 3), stem="cifar", width=8), **{**norm("default"), **switch}
     )
     for part in (model.encoder, model.projector, model.predictor):
@@ -149,7 +149,7 @@ for name, switch in {
     losses[name] = []
     for _ in range(4):
         x = random.integers(0, 255, (16, 16, 16, 3))
-        views = [x + random.normal(0, 40, x.shape) for _ in range(views_of(model.symmetrization))]
+        views = [x + random.normal(0, 40, x.shape) for _ in range(model.views)]
         views = tuple(view.clip(0, 255).astype("uint8") for view in views)
         model.reset_metrics()
         batch = {"views": views, "index": random.permutation(20)[:16]}

@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -44,3 +45,21 @@ def test_row_has_every_metric(measured):
     assert list(row) == ["epoch", "step", *callbacks.METRICS]
     assert row["loss"] == -0.5 and row["z_std"] is None and row["alignment"] is None
     assert row["feature_rank"] == measured.get("feature_rank")
+
+
+class OnTheDevice:
+    """A number that is not there yet."""
+
+    def __float__(self):
+        time.sleep(0.2)
+        return -0.5
+
+
+def test_the_clock_waits_for_the_device_and_not_for_the_monitors():
+    clock = callbacks.Clock(images_per_epoch=100)
+    clock.on_epoch_begin(0)
+    logs = {"loss": OnTheDevice()}
+    clock.on_epoch_end(0, logs)
+    time.sleep(0.5)  # kNN
+    assert 0.2 <= logs["seconds"] < 0.5
+    assert logs["images_per_second"] == pytest.approx(100 / logs["seconds"], rel=0.01)

@@ -13,27 +13,22 @@ from tests.conftest import ROOT
 STEPS = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
-from simsiam_keras import distribute, encoders, heads, optimizers
-from simsiam_keras.methods import SimSiam
+from simsiam_keras import distribute, optimizers
+from tests import tiny
 
 strategy, devices, wrong = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with distribute.scope(strategy, devices):
-    keras.utils.set_random_seed(1)
-    model = SimSiam(
-        encoders.resnet10((16, 16, 3), stem="cifar", width=8),
-        projector=heads.projector(32), predictor=heads.predictor(8),
-    )
+    model = tiny.simsiam(seed=1)
     distribute.synchronize(model)
     if wrong == "local_statistics":
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = False
     if wrong == "plain_mean":
-        model.distance = lambda z, p: keras.ops.mean(
-            -keras.ops.sum(keras.ops.normalize(z) * keras.ops.normalize(p), -1))
+        model.mean = lambda values: keras.ops.mean(values)
     model.compile(optimizer=optimizers.SGD(0.1, weight_decay=5e-4), jit_compile=False)
     random = np.random.default_rng(0)
-    x = random.integers(0, 255, (2, 5 * 32, 16, 16, 3), dtype="uint8")
+    x = random.integers(0, 255, (2, 5 * 32, 8, 8, 3), dtype="uint8")
     views = tf.data.Dataset.from_tensor_slices((x[0], x[1])).batch(32)
     losses = []
     keep = keras.callbacks.LambdaCallback(
@@ -64,16 +59,19 @@ def assert_same(a, b):
     np.testing.assert_allclose(a[1], b[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(one_replica):
     assert_same(run_steps("mirrored", 2), one_replica)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["local_statistics", "plain_mean"])
 def test_two_replicas_with_a_known_mistake_do_not(one_replica, wrong):
     with pytest.raises(AssertionError):
         assert_same(run_steps("mirrored", 2, wrong), one_replica)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_two_replicas(tmp_path):
     command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={tmp_path / 'run'}"]
     command += "--strategy=mirrored --virtual_devices=2 --epochs=1 --batch_size=256".split()
@@ -95,15 +93,15 @@ import sys
 import numpy as np, tensorflow as tf
 from simsiam_keras import distribute
 from simsiam_keras.augment import DIGITS
-from simsiam_keras.augment.device import TwoViews
+from simsiam_keras.augment.device import Views
 
 if sys.argv[1] == "same_rows":
     distribute.replica = lambda: 0
 images = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), dtype="uint8")
-plain = TwoViews(DIGITS, seed=3)
+plain = Views(DIGITS, seed=3)
 expected = [plain(images[i : i + 8], training=True) for i in (0, 8, 16)]
 with distribute.scope("mirrored", 2):
-    layer = TwoViews(DIGITS, seed=3)
+    layer = Views(DIGITS, seed=3)
     strategy = tf.distribute.get_strategy()
     batches = tf.data.Dataset.from_tensor_slices(images).batch(8, drop_remainder=True)
     step = tf.function(lambda x: strategy.run(lambda x: layer(x, training=True), (x,)))
@@ -114,6 +112,7 @@ with distribute.scope("mirrored", 2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["", "same_rows"])
 def test_replicas_make_the_views_of_one_device(mistake):
     # The CPU must be split before TensorFlow uses it.
@@ -124,6 +123,7 @@ def test_replicas_make_the_views_of_one_device(mistake):
     assert mistake == "" or "AssertionError" in done.stderr
 
 
+@pytest.mark.slow
 def test_device_views_train_on_two_replicas(tmp_path):
     losses = []
     for flags in ([], ["--strategy=mirrored", "--virtual_devices=2"]):

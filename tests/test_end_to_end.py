@@ -11,10 +11,19 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from simsiam_keras import callbacks, config, diagnose, distribute, heads, monitors, train
+from simsiam_keras import (
+    build,
+    callbacks,
+    config,
+    diagnose,
+    distribute,
+    heads,
+    monitors,
+    views,
+)
 from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
-from simsiam_keras.methods import SimSiam
+from simsiam_keras.methods.simsiam import SimSiam
 from tests.conftest import ROOT
 
 SMALL = (
@@ -41,8 +50,16 @@ def run_dir(tmp_path_factory):
 def test_run_folder_keeps_its_contract(run_dir):
     names = {p.name for p in run_dir.iterdir()} - {".lock"}
     assert names == {
-        *("flags.cfg", "environment.json", "metrics.jsonl", "result.json", "checkpoints"),
-        *("tensorboard", "encoder", "encoder.keras", "encoder.json", "plots"),
+        "flags.cfg",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "tensorboard",
+        "encoder",
+        "encoder.keras",
+        "encoder.json",
+        "plots",
     }
     plots = {p.name for p in (run_dir / "plots").iterdir()}
     assert plots == {"views.png", "curves.png", "embedding.png"}
@@ -116,6 +133,7 @@ def test_saved_model_needs_tensorflow_alone(run_dir, tmp_path):
     np.testing.assert_allclose(out["one"], expected[:1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_linear_probe_in_a_new_process(run_dir, tmp_path):
     command = [sys.executable, "-m", "simsiam_keras", "linear-probe", "--dataset=digits"]
     command += [f"--encoder={run_dir / 'encoder'}", f"--run_dir={tmp_path / 'probe'}", "--epochs=5"]
@@ -185,6 +203,7 @@ class Interrupted(callbacks.Checkpoint):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_never_stopped(run_dir, tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "Checkpoint", Interrupted)
@@ -216,7 +235,7 @@ def test_measuring_collapse_leaves_the_training_as_it_was(augment, tmp_path, mon
 
 @pytest.mark.skipif(any("gpu" in d.lower() for d in distribute.devices()), reason="needs a CPU")
 def test_the_step_is_compiled_as_asked_and_not_where_that_is_slower():
-    asked = {jit: train.jit_compile(config.Pretrain(jit=jit)) for jit in ("auto", "on", "off")}
+    asked = {jit: distribute.jit_compile(jit) for jit in ("auto", "on", "off")}
     assert asked == {"auto": False, "on": True, "off": False}
 
 
@@ -228,17 +247,17 @@ def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
             traced.append(1)
             return x
 
-    cfg = config.Pretrain(recipe="digits", output_dim=8, jit="off", run_dir=str(tmp_path))
-    recipe, source = train.recipe_of(cfg), sources.load("digits")
+    cfg = config.make("pretrain", recipe="digits", output_dim=8, jit="off", run_dir=str(tmp_path))
+    recipe, source = build.recipe(cfg), sources.load("digits")
     x = inputs = keras.Input((16, 16, 3))
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counted()(x)))
     model = SimSiam(encoder, projector=heads.projector(8))
     monitored = monitors.monitored(model, make_copy=None)
-    pairs = x1, x2 = train._sample_pairs(cfg, recipe, source)
+    pairs = x1, x2 = views.sample_pairs(cfg, recipe, source)
     measure = monitors.collapse_measures(monitored, pairs, jit_compile=False)
     first, before = measure(), len(traced)
     assert [measure() for _ in range(3)] == [first] * 3 and len(traced) == before
-    again = train._sample_pairs(cfg, recipe, source)
+    again = views.sample_pairs(cfg, recipe, source)
     assert all(map(np.array_equal, again, pairs))  # a resumed run draws the same pairs
     assert x1.shape == x2.shape == (200, 16, 16, 3) and x1.dtype == "uint8"
     # Views of the same image: the brightness that the jitter leaves goes together.
@@ -256,6 +275,7 @@ def test_the_same_command_refuses_a_finished_run(run_dir, capfd):
     assert {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_unlabelled_photographs(photos, tmp_path, capfd):
     flags = [f"--dataset=folder:{photos}", "--recipe=cifar", "--batch_size=8", "--epochs=1"]
     assert pretrain(tmp_path / "run", *flags) == 0
@@ -264,12 +284,14 @@ def test_unlabelled_photographs(photos, tmp_path, capfd):
     assert result["knn_accuracy"] is None and result["knn"] is None
 
 
+@pytest.mark.slow
 def test_photographs_with_a_separate_labelled_set(photos, tmp_path):
     flags = [f"--dataset=folder:{photos}", "--batch_size=8", "--epochs=1"]
     assert pretrain(tmp_path / "run", *flags, "--probe_dataset=digits") == 0
     assert read_json(tmp_path / "run" / "result.json")["knn"]["bank"] == 1437
 
 
+@pytest.mark.slow
 def test_labelled_folder_without_a_test_split_holds_a_fifth_out(photos, tmp_path):
     for i, path in enumerate(sorted(photos.iterdir())):
         (photos / "ab"[i % 2]).mkdir(exist_ok=True)
@@ -281,9 +303,8 @@ def test_labelled_folder_without_a_test_split_holds_a_fifth_out(photos, tmp_path
     assert knn["queries"] == "a fifth held out"
 
 
-@pytest.mark.parametrize(
-    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_and_exports_float32(precision, tmp_path):
     flags = ["--epochs=1", f"--precision={precision}", "--predictor_lr=constant"]
     assert pretrain(tmp_path / "run", *flags) == 0
@@ -292,12 +313,14 @@ def test_mixed_precision_trains_and_exports_float32(precision, tmp_path):
     assert {layer.compute_dtype for layer in encoder.layers} == {"float32"}
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_takes_a_step_for_each_batch(tmp_path):
     assert pretrain(tmp_path / "run", "--epochs=1", "--gradient_accumulation=4") == 0
     saved = np.load(tmp_path / "run" / "checkpoints" / "epoch_00001.npz")
     assert saved["optimizer/0"] == 22  # parts of 64 in 1,437 images
 
 
+@pytest.mark.slow
 def test_collapse_is_said_in_plain_words(tmp_path, capfd):
     flags = ["--stop_gradient=false", "--epochs=25", "--batch_size=64", "--base_lr=0.4"]
     assert pretrain(tmp_path / "run", *flags, "--stop_on_collapse", "--probe_dataset=none") == 1
@@ -382,7 +405,7 @@ def test_debug_shows_the_traceback(tmp_path, capfd):
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_full_size_recipes_build_what_the_paper_says(name):
     cfg = config.parse("pretrain", [f"--flagfile={ROOT / 'flags' / name}.cfg"])
-    model, schedule = train.build_model(cfg, train.recipe_of(cfg), steps=97)
+    model, schedule = build.model(cfg, build.recipe(cfg), steps=97)
     trainable = sum(int(np.prod(v.shape)) for v in model.encoder.trainable_variables)
     assert trainable == {"cifar10": 11_168_832, "imagenet": 23_508_032}[name]
     assert float(schedule(0)) == pytest.approx({"cifar10": 0.06, "imagenet": 0.1}[name])

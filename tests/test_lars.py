@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from simsiam_keras.lars import LARS, lars_update
+from simsiam_keras.optimizers import LARS, lars_update
 
 SHAPES = ((4, 3), (2, 2, 3, 5), (6,))
 STEPS = 20

@@ -26,16 +26,16 @@ FLAGS = (
 DOUBLE = """
 import sys
 import keras
-from simsiam_keras import __main__, train
+from simsiam_keras import __main__, build
 keras.config.set_floatx("float64")
-policy = train._dtype_policy
-train._dtype_policy = lambda name: policy("float64")
+policy = build._dtype_policy
+build._dtype_policy = lambda name: policy("float64")
 """
 RUN = "sys.exit(__main__.main())"
 # What a process must not do: read the part of the batch that another reads.
 SAME_PART = """
-right = train.pipeline.training_images
-train.pipeline.training_images = lambda *a, part=(0, 1), **k: right(*a, part=(0, part[1]), **k)
+right = build.pipeline.training_images
+build.pipeline.training_images = lambda *a, part=(0, 1), **k: right(*a, part=(0, part[1]), **k)
 """
 
 

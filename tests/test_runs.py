@@ -10,23 +10,26 @@ import pytest
 
 from simsiam_keras import optimizers, runs
 from simsiam_keras.errors import RunFailed
+from simsiam_keras.methods.ablations import AblatedSimSiam
+from simsiam_keras.targets import Snapshot
+from tests import tiny
+from tests.tiny import compiled_model
 
-FLAGS = "--epochs=3\n--seed=0\n--run_dir=x\n"
+FLAGS = {"epochs": 3, "seed": 0, "run_dir": "x"}
+TEXT = "--epochs=3\n--seed=0\n--run_dir=x\n"
 
 
-def compiled_model(units=3):
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
-    model.compile(optimizer=optimizers.SGD(0.1), loss="mse")
-    return model
+def compiled(**arguments):
+    return compiled_model(tiny.simsiam(**arguments), optimizers.SGD(0.1))
 
 
 def fit_once(model):
-    model.fit(np.ones((8, 2)), np.zeros((8, model.output_shape[-1])), verbose=0)
+    tiny.fit(model, tiny.two_views(tiny.images()))
 
 
 def test_new_folder_holds_its_flags(tmp_path):
     with runs.locked(tmp_path / "run", FLAGS) as path:
-        assert (path / "flags.cfg").read_text() == FLAGS
+        assert (path / "flags.cfg").read_text() == TEXT
 
 
 def test_unfinished_run_resumes_with_the_same_flags(tmp_path):
@@ -38,24 +41,24 @@ def test_unfinished_run_resumes_with_the_same_flags(tmp_path):
 def test_other_flags_are_free_until_something_is_trained(tmp_path):
     with runs.locked(tmp_path, FLAGS):
         pass
-    with runs.locked(tmp_path, FLAGS.replace("epochs=3", "epochs=4")) as path:
+    with runs.locked(tmp_path, FLAGS | {"epochs": 4}) as path:
         assert "--epochs=4" in (path / "flags.cfg").read_text()
 
 
 def test_other_flags_are_refused_and_named(tmp_path):
     with runs.locked(tmp_path, FLAGS):
-        runs.save_checkpoint(tmp_path, compiled_model(), epoch=1)
+        runs.save_checkpoint(tmp_path, compiled(), epoch=1)
     with pytest.raises(ValueError, match="--epochs: 3 there, 4 here"):
-        with runs.locked(tmp_path, FLAGS.replace("epochs=3", "epochs=4")):
+        with runs.locked(tmp_path, FLAGS | {"epochs": 4}):
             pass
-    assert (tmp_path / "flags.cfg").read_text() == FLAGS
+    assert (tmp_path / "flags.cfg").read_text() == TEXT
 
 
 def test_a_moved_run_resumes(tmp_path):
     with runs.locked(tmp_path / "a", FLAGS):
         pass
     (tmp_path / "a").rename(tmp_path / "b")
-    with runs.locked(tmp_path / "b", FLAGS.replace("run_dir=x", "run_dir=y")):
+    with runs.locked(tmp_path / "b", FLAGS | {"run_dir": "y"}):
         pass
 
 
@@ -170,13 +173,13 @@ def test_metrics_drop_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
 
 
 def test_checkpoint_restores_weights_and_optimizer_exactly(tmp_path):
-    model = compiled_model()
+    model = compiled()
     fit_once(model)
     runs.save_checkpoint(tmp_path, model, epoch=1)
     fit_once(model)
     expected = [keras.ops.convert_to_numpy(v) for v in (*model.weights, *model.optimizer.variables)]
 
-    other = compiled_model()
+    other = compiled()
     assert runs.restore_checkpoint(tmp_path, other) == 1
     fit_once(other)
     for a, b in zip(expected, (*other.weights, *other.optimizer.variables), strict=True):
@@ -184,7 +187,7 @@ def test_checkpoint_restores_weights_and_optimizer_exactly(tmp_path):
 
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path):
-    model = compiled_model()
+    model = compiled()
     for epoch in (1, 2, 3):
         runs.save_checkpoint(tmp_path, model, epoch)
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -193,8 +196,44 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):
-    runs.save_checkpoint(tmp_path, compiled_model(), epoch=1)
-    deeper = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.Dense(3)])
-    deeper.compile(optimizer=optimizers.SGD(0.1), loss="mse")
+    runs.save_checkpoint(tmp_path, compiled(), epoch=1)
+    deeper = compiled(cls=AblatedSimSiam, targets=Snapshot(2))
     with pytest.raises(RunFailed, match="belongs to another model"):
         runs.restore_checkpoint(tmp_path, deeper)
+
+
+def test_the_encoder_alone_is_restored(tmp_path):
+    model = compiled()
+    fit_once(model)
+    path = runs.save_checkpoint(tmp_path, model, epoch=4)
+    with np.load(path) as saved:
+        kinds = {name.split("/")[0] for name in saved.files}
+        count = sum(name.startswith("encoder/") for name in saved.files)
+    assert kinds == {"encoder", "model", "optimizer"} and count == len(model.encoder.variables)
+    encoder = tiny.tiny_encoder()
+    assert runs.restore_encoder(tmp_path, encoder) == 4
+    for a, b in zip(model.encoder.get_weights(), encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(RunFailed, match="belongs to another model"):
+        runs.restore_encoder(tmp_path, tiny.tiny_encoder(width=7))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_told(tmp_path):
+    model = compiled()
+    fit_once(model)
+    (tmp_path / "checkpoints").mkdir()
+    variables = [*model.variables, *model.optimizer.variables]
+    arrays = {f"model/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    runs.write_npz(tmp_path / "checkpoints" / "epoch_00001.npz", arrays)
+    with pytest.raises(RunFailed, match="of an earlier version"):
+        runs.restore_checkpoint(tmp_path, model)
+    with pytest.raises(RunFailed, match="of an earlier version"):
+        runs.restore_encoder(tmp_path, model.encoder)
+
+
+def test_a_run_begun_when_every_method_had_every_flag_is_told(tmp_path):
+    with runs.locked(tmp_path, FLAGS | {"temperature": 0.5}):
+        runs.save_checkpoint(tmp_path, compiled(), epoch=1)
+    with pytest.raises(ValueError, match="earlier version began.*--temperature.*, or give"):
+        with runs.locked(tmp_path, FLAGS):
+            pass

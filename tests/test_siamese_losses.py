@@ -27,17 +27,17 @@ D_AP = [0.1, 0.9, 0.5, 1.2, 0.3, 1.9, 0.0, 0.7]
 D_AN = [0.9, 0.1, 0.6, 1.3, 1.9, 0.3, 0.0, 0.7]
 
 WRONG_CONTRASTIVES = {
-    "Y the other way round": lambda D, Y, m: mining.contrastive(D, 1 - Y, m),
-    "no margin": lambda D, Y, m: mining.contrastive(D, Y, 1e-6),
+    "Y the other way round": lambda D, Y, m: losses.contrastive(D, 1 - Y, m),
+    "no margin": lambda D, Y, m: losses.contrastive(D, Y, 1e-6),
     "margin of the square": lambda D, Y, m: ops.where(Y == 1, D**2, ops.maximum(m - D**2, 0.0)),
-    "roots": lambda D, Y, m: ops.sqrt(mining.contrastive(D, Y, m)),
-    "half": lambda D, Y, m: mining.contrastive(D, Y, m) / 2,
+    "roots": lambda D, Y, m: ops.sqrt(losses.contrastive(D, Y, m)),
+    "half": lambda D, Y, m: losses.contrastive(D, Y, m) / 2,
     "no hinge": lambda D, Y, m: ops.where(Y == 1, D**2, (m - D) ** 2),
     "pairs of a class only": lambda D, Y, m: ops.where(Y == 1, D**2, 0.0),
     "other pairs only": lambda D, Y, m: ops.where(Y == 1, 0.0, ops.maximum(m - D, 0.0) ** 2),
 }
 WRONG_TRIPLETS = {
-    "the seed's printed sign": lambda p, n, m: mining.triplet(n, p, m),
+    "the seed's printed sign": lambda p, n, m: losses.triplet(n, p, m),
     "no margin": lambda p, n, m: ops.maximum(p - n, 0.0),
     "minus margin": lambda p, n, m: ops.maximum(p - n - m, 0.0),
     "squares": lambda p, n, m: ops.maximum(p**2 - n**2 + m, 0.0),
@@ -60,8 +60,8 @@ def check_triplet(f, margin):
 
 @pytest.mark.parametrize("margin", [0.2, 1.0, 1.5])
 def test_contrastive_and_triplet_equal_their_definitions(margin):
-    check_contrastive(mining.contrastive, margin)
-    check_triplet(mining.triplet, margin)
+    check_contrastive(losses.contrastive, margin)
+    check_triplet(losses.triplet, margin)
 
 
 @pytest.mark.parametrize("margin", [0.2, 1.0, 1.5])
@@ -79,18 +79,18 @@ def test_wrong_triplets_are_rejected(name, margin):
 
 
 def test_the_default_margins_are_those_of_the_docstrings():
-    check_contrastive(lambda D, Y, m: mining.contrastive(D, Y), 1.0)
-    check_triplet(lambda p, n, m: mining.triplet(p, n), 0.2)
+    check_contrastive(lambda D, Y, m: losses.contrastive(D, Y), 1.0)
+    check_triplet(lambda p, n, m: losses.triplet(p, n), 0.2)
 
 
 def test_same_may_be_boolean_and_distances_of_half_precision():
     D, Y = np.array(D_PAIRS, "float16"), np.array(SAME, "bool")
-    actual = mining.contrastive(ops.convert_to_tensor(D), ops.convert_to_tensor(Y))
+    actual = losses.contrastive(ops.convert_to_tensor(D), ops.convert_to_tensor(Y))
     assert keras.backend.standardize_dtype(actual.dtype) == "float32"
     expected = [oracle.contrastive(float(d), int(y), 1.0) for d, y in zip(D, Y, strict=True)]
     np.testing.assert_allclose(numpy(actual), expected, atol=TOLERANCE)
     p, n = (np.array(d, "float16") for d in (D_AP, D_AN))
-    actual = mining.triplet(ops.convert_to_tensor(p), ops.convert_to_tensor(n))
+    actual = losses.triplet(ops.convert_to_tensor(p), ops.convert_to_tensor(n))
     assert keras.backend.standardize_dtype(actual.dtype) == "float32"
     expected = [oracle.triplet(float(a), float(b), 0.2) for a, b in zip(p, n, strict=True)]
     np.testing.assert_allclose(numpy(actual), expected, atol=TOLERANCE)
@@ -99,12 +99,12 @@ def test_same_may_be_boolean_and_distances_of_half_precision():
 def test_gradients_pull_the_positive_and_push_the_negative():
     p, n = (np.array(d, "float32") for d in (D_AP, D_AN))
     open_hinge = np.array(D_AP) - D_AN + 0.25 > 0
-    dp, dn = gradients_of_arrays(lambda p, n: ops.sum(mining.triplet(p, n, 0.25)), p, n)
+    dp, dn = gradients_of_arrays(lambda p, n: ops.sum(losses.triplet(p, n, 0.25)), p, n)
     np.testing.assert_array_equal(dp, open_hinge)
     np.testing.assert_array_equal(dn, -1.0 * open_hinge)
     D, Y = np.array(D_PAIRS, "float32"), np.array(SAME)
     (dD,) = gradients_of_arrays(  # noqa: N806 - the paper's name
-        lambda D: ops.sum(mining.contrastive(D, ops.convert_to_tensor(Y), 1.1)), D
+        lambda D: ops.sum(losses.contrastive(D, ops.convert_to_tensor(Y), 1.1)), D
     )
     expected = np.where(Y == 1, 2 * D, -2 * np.maximum(1.1 - D, 0))
     np.testing.assert_allclose(dD, expected, atol=TOLERANCE)
@@ -157,7 +157,7 @@ def test_wrong_distances_are_rejected(wrong, n, d):
 
 def test_explicit_rows_make_explicit_triplets():
     a, p, n = (draw(6, 5, seed=s) for s in (1, 2, 3))
-    values = mining.triplet(mining.distances(a, p), mining.distances(a, n), 0.5)
+    values = losses.triplet(losses.distances(a, p), losses.distances(a, n), 0.5)
     expected = [
         oracle.triplet(oracle.euclidean(x, y), oracle.euclidean(x, z), 0.5)
         for x, y, z in zip(*map(numpy, (a, p, n)), strict=True)
@@ -206,7 +206,7 @@ def masks(labels):
     return same, itself
 
 
-def mined(z, labels, positive_of, negative_of, margin, itself=False, power=1, f=mining.triplet):
+def mined(z, labels, positive_of, negative_of, margin, itself=False, power=1, f=losses.triplet):
     """Batch hard by given reductions, with the anchor among its positives if `itself`."""
     D = mining.pairwise_distances(z) ** power
     same, diagonal = masks(labels)
@@ -249,12 +249,12 @@ def all_by_sums(z, labels, margin, itself=False, sign=1, power=1):
 def with_itself(z, labels, margin):
     D = mining.pairwise_distances(z)
     same = ops.convert_to_tensor(masks(labels)[0])
-    return ops.mean(mining.contrastive(D, same, margin), axis=1)
+    return ops.mean(losses.contrastive(D, same, margin), axis=1)
 
 
 def squared_distances(z, labels, margin):
     same, diagonal = masks(labels)
-    values = mining.contrastive(mining.pairwise_distances(z) ** 2, same, margin)
+    values = losses.contrastive(mining.pairwise_distances(z) ** 2, same, margin)
     return ops.sum(ops.where(diagonal, 0.0, values), axis=1) / (len(same) - 1)
 
 
@@ -281,7 +281,7 @@ WRONG = [
     (
         "hard",
         "sign",
-        lambda z, y, m: mined(z, y, ops.max, ops.min, m, f=lambda p, n, m: mining.triplet(n, p, m)),
+        lambda z, y, m: mined(z, y, ops.max, ops.min, m, f=lambda p, n, m: losses.triplet(n, p, m)),
     ),
     ("hard", "no margin", lambda z, y, m: hard(z, y, 1e-6)),
     ("hard", "min and max exchanged", lambda z, y, m: mined(z, y, ops.min, ops.max, m)),
@@ -441,15 +441,15 @@ def test_distances_and_triplets_equal_torchs():
     D = numpy(mining.pairwise_distances(a))
     np.testing.assert_allclose(D, values["pairwise_distances"], atol=2 * TOLERANCE)
     for margin, expected in values["triplet"].items():
-        actual = mining.triplet(mining.distances(a, p), mining.distances(a, n), float(margin))
+        actual = losses.triplet(losses.distances(a, p), losses.distances(a, n), float(margin))
         np.testing.assert_allclose(numpy(actual), expected, atol=2 * TOLERANCE)
 
 
 def test_what_makes_no_sense_is_refused():
     z, labels = batch()
     for call in (
-        lambda m: mining.contrastive(rows(D_PAIRS), rows(SAME), m),
-        lambda m: mining.triplet(rows(D_AP), rows(D_AN), m),
+        lambda m: losses.contrastive(rows(D_PAIRS), rows(SAME), m),
+        lambda m: losses.triplet(rows(D_AP), rows(D_AN), m),
         *(lambda m, f=f: f(z, labels, m) for f, _ in CHECKED.values()),
     ):
         with pytest.raises(ValueError, match="`margin` must be > 0. Received: margin=0"):

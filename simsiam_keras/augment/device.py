@@ -1,29 +1,23 @@
 """Views on the device: the recipe in `keras.ops`, compiled with the training step.
 
-Every operation is a pure function of images and uniform draws with static shapes, so one definition
-serves TensorFlow, JAX and PyTorch, eager or compiled. The formulas are those of `host.py`, written
-again because tf.data runs TensorFlow's ops whatever the backend. Inside, an image is three planes,
-`[3, h, w]`.
+The formulas are those of `host.py`, written again because tf.data runs TensorFlow's ops whatever
+the backend.
 """
 
 import dataclasses
 import itertools
-import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from simsiam_keras import distribute
-from simsiam_keras.augment.recipe import Recipe
-
-ATTEMPTS = 10  # as torchvision's RandomResizedCrop
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL
+from simsiam_keras.augment.device_ops import ATTEMPTS, blur, crop, crop_boxes, jitter, luma
+from simsiam_keras.augment.recipe import Recipe, named
+from simsiam_keras.augment.threefry import uniform
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
-class TwoViews(keras.layers.Layer):
+class Views(keras.layers.Layer):
     """Make two random views, or more, of every image of a batch, inside the training step.
 
     Full views come first; the small views that the recipe asks for follow, smaller tensors in the
@@ -39,30 +33,30 @@ class TwoViews(keras.layers.Layer):
     normalizes and casts.
 
     Args:
-        recipe: a `Recipe`.
+        recipe: a `Recipe`, or the name of one in `RECIPES`.
+        size: side of a full view in pixels; default the recipe's.
         seed: an integer within [0, 2**32).
         views: number of full views of each image, at least 1; default 2.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `seed` or `views` is out of its range, or a batch is not `[n, h, w, 3]` with
-            h and w known.
+        ValueError: if no recipe has the name, `size`, `seed` or `views` is out of its range, or a
+            batch is not `[n, h, w, 3]` with h and w known.
 
     Example:
-    >>> from simsiam_keras.augment import CIFAR
-    >>> views = TwoViews(CIFAR)
-    >>> x1, x2 = views(np.zeros([4, 40, 48, 3], "uint8"), training=True)
+    >>> views = Views("cifar", size=24)
+    >>> x1, x2 = views(ops.zeros([4, 40, 48, 3], "uint8"), training=True)
     >>> tuple(x1.shape), int(views.step)
-    ((4, 32, 32, 3), 1)
+    ((4, 24, 24, 3), 1)
     """
 
-    def __init__(self, recipe, seed=0, views=2, **kwargs):
+    def __init__(self, recipe, size=None, seed=0, views=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer within [0, 2**32). Received: seed={seed}")
         if views < 1:
             raise ValueError(f"`views` must be at least 1. Received: views={views}")
-        self.recipe, self.seed, self.views = recipe, seed, views
+        self.recipe, self.seed, self.views = named(recipe, size), seed, views
         # "int" is what Keras gives optimizer.iterations: int64 where int32 has no place on a GPU.
         self.step = self.add_weight(
             (), "zeros", "int", trainable=False, aggregation="only_first_replica", name="step"
@@ -92,6 +86,7 @@ class TwoViews(keras.layers.Layer):
         return {
             **super().get_config(),
             "recipe": dataclasses.asdict(self.recipe),
+            "size": self.recipe.size,
             "seed": self.seed,
             "views": self.views,
         }
@@ -156,320 +151,3 @@ def split(draws, numbers):
     return {
         name: draws[:, end - numbers[name] : end] for name, end in zip(numbers, ends, strict=True)
     }
-
-
-# Crop and flip
-
-
-def crop_boxes(draws, image_size, recipe):
-    """Draw the rectangles of torchvision's RandomResizedCrop.
-
-    Ten attempts: area uniform in `crop_area` x height x width, aspect log-uniform in `crop_aspect`,
-    `w = round(sqrt(area * aspect))`, `h = round(sqrt(area / aspect))`; the first that fits is
-    placed at a uniform integer corner. When none fits, the largest central crop within
-    `crop_aspect`.
-
-    Args:
-        draws: `[n, 22]`: ten areas, ten aspects, two corners.
-        image_size: `(height, width)` of the images.
-        recipe: a `Recipe`.
-
-    Returns:
-        `(top, left, h, w)`, each float32 `[n, 1]`, whole pixels.
-    """
-    height, width = image_size
-    area, aspect, corner = ops.split(draws, [ATTEMPTS, 2 * ATTEMPTS], axis=1)
-    area = between(area, *recipe.crop_area) * (height * width)
-    aspect = ops.exp(between(aspect, *(math.log(a) for a in recipe.crop_aspect)))
-    h, w = ops.round(ops.sqrt(area / aspect)), ops.round(ops.sqrt(area * aspect))
-    fits = (h >= 1) & (h <= height) & (w >= 1) & (w <= width)
-    first = ops.argmax(ops.cast(fits, "int32"), axis=1, keepdims=True)
-    h, w = ops.take_along_axis(h, first, axis=1), ops.take_along_axis(w, first, axis=1)
-    top = ops.minimum(ops.floor(corner[:, :1] * (height - h + 1)), height - h)
-    left = ops.minimum(ops.floor(corner[:, 1:] * (width - w + 1)), width - w)
-    fitted = ops.any(fits, axis=1, keepdims=True)
-    central = central_box(height, width, recipe.crop_aspect)
-    return [ops.where(fitted, x, y) for x, y in zip((top, left, h, w), central, strict=True)]
-
-
-def central_box(height, width, aspect):
-    """`(top, left, h, w)` of the largest central crop with width / height within `aspect`."""
-    h, w = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))
-    return float((height - h) // 2), float((width - w) // 2), float(h), float(w)
-
-
-def crop(images, boxes, size, flipped=None):
-    """Crop, resize and mirror, as two products with interpolation matrices.
-
-    Mirroring is last in the recipe, but everything between works on single pixels or alike to both
-    sides, so it may as well be done here, where it costs nothing.
-
-    Args:
-        images: `[n, h, w, 3]`.
-        boxes: `(top, left, h, w)`, each `[n, 1]`.
-        size: side of the result in pixels.
-        flipped: bool `[n, 1]`, or None for no mirroring.
-
-    Returns:
-        float32 `[n, 3, size, size]`.
-    """
-    height, width = images.shape[1:3]
-    top, left, h, w = boxes
-    rows, columns = interpolation(top, h, height, size), interpolation(left, w, width, size)
-    if flipped is not None:
-        columns = ops.where(flipped[:, :, None], ops.flip(columns, axis=1), columns)
-    views = ops.cast(ops.transpose(images, (0, 3, 1, 2)), "float32")
-    return two_products(rows, views, columns)
-
-
-def two_products(rows, views, columns):
-    """`rows @ plane @ columns^T` for each plane of `[n, 3, h, w]`."""
-    height, width = views.shape[2:]
-    size = rows.shape[1]
-    views = ops.reshape(views, (-1, 3 * height, width))
-    views = ops.matmul(views, ops.transpose(columns, (0, 2, 1)))
-    return ops.matmul(rows[:, None], ops.reshape(views, (-1, 3, height, size)))
-
-
-def interpolation(start, length, pixels, size):
-    """Matrices that resize the interval `[start, start + length)` of a line to `size` pixels.
-
-    Row i holds the triangle `max(0, 1 - |x - c| / s)` around `c = start + (i + 1/2) length / size`
-    at the pixel centres x of the interval, with `s = max(1, length / size)`, scaled to sum 1:
-    bilinear with half-pixel centres, widened to the step where it shrinks (PIL's antialiasing).
-
-    Args:
-        start: first pixel, `[n, 1]`.
-        length: pixels in the interval, `[n, 1]`.
-        pixels: pixels of the whole line.
-        size: pixels of the result.
-
-    Returns:
-        float32 `[n, size, pixels]`.
-    """
-    start, length = start[:, :, None], length[:, :, None]
-    step = length / size
-    target = start + (ops.arange(size, dtype="float32")[:, None] + 0.5) * step
-    source = ops.arange(pixels, dtype="float32") + 0.5
-    weights = ops.maximum(1 - ops.abs(source - target) / ops.maximum(step, 1.0), 0.0)
-    weights = ops.where((source > start) & (source < start + length), weights, 0.0)
-    return weights / ops.sum(weights, axis=2, keepdims=True)
-
-
-# Colour
-
-
-def jitter(views, draws, recipe):
-    """Change brightness, contrast, saturation and hue, in a random order for each view.
-
-    A view that is not jittered has every factor 1 and a shift of 0. Hue costs most, so it is not
-    computed in every slot but once, between what comes before it in a view's order and what after.
-
-    Args:
-        views: `[n, 3, h, w]`.
-        draws: `[n, 1 + 2k]` for k operations of strength > 0: whether, k for the order, k amounts.
-        recipe: a `Recipe`.
-
-    Returns:
-        `[n, 3, h, w]`.
-
-    Reference:
-        torchvision.transforms.ColorJitter
-    """
-    order, amount = jitter_amounts(draws, recipe)
-    if not recipe.jitter[HUE]:
-        return blends(views, order, amount)
-    slots = ops.arange(order.shape[1])
-    turn = ops.argmax(ops.cast(order == HUE, "int32"), axis=1, keepdims=True)
-    before, after = ops.where(slots < turn, amount, 1.0), ops.where(slots > turn, amount, 1.0)
-    views = blends(views, order[:, :-1], before[:, :-1])
-    shift = ops.take_along_axis(amount, turn, axis=1)
-    views = shift_hue(views, shift[:, :, None, None])
-    return blends(views, order[:, 1:], after[:, 1:])
-
-
-def jitter_amounts(draws, recipe):
-    """The operation in each slot of a view's order and its amount, each `[n, k]`."""
-    strengths = recipe.jitter
-    operations = [i for i, strength in enumerate(strengths) if strength > 0]
-    k = len(operations)
-    low = [max(0.0, 1 - s) for s in strengths[:3]] + [-strengths[3]]
-    high = [1 + s for s in strengths[:3]] + [strengths[3]]
-    jittered, order, amount = ops.split(draws, [1, 1 + k], axis=1)
-    order = ops.take(np.array(operations, "int32"), ops.argsort(order, axis=1))
-    low, high = (ops.take(np.array(x, "float32"), order) for x in (low, high))
-    identity = ops.where(order == HUE, 0.0, 1.0)
-    amount = ops.where(jittered < recipe.jitter_probability, between(amount, low, high), identity)
-    return order, amount
-
-
-def blends(views, order, amount):
-    """Apply `clip(f x + (1 - f) target, 0, 255)` slot after slot.
-
-    The target is 0 for brightness, the mean of the grey image for contrast, the grey image for
-    saturation.
-
-    Args:
-        views: `[n, 3, h, w]`.
-        order: the operation in each slot, `[n, slots]`; where it is hue, f must be 1.
-        amount: the factors f, `[n, slots]`.
-
-    Returns:
-        `[n, 3, h, w]`.
-    """
-    order, amount = order[:, :, None, None, None], amount[:, :, None, None, None]
-    for slot in range(order.shape[1]):
-        operation, factor = order[:, slot], amount[:, slot]
-        grey = luma(views)
-        mean = ops.mean(grey, axis=(1, 2, 3), keepdims=True)
-        target = ops.where(operation == CONTRAST, mean, 0.0)
-        target = ops.where(operation == SATURATION, grey, target)
-        views = ops.clip(factor * views + (1 - factor) * target, 0.0, 255.0)
-    return views
-
-
-def luma(views):
-    """Grey image `[n, 1, h, w]` of `[n, 3, h, w]`."""
-    return sum(weight * views[:, c : c + 1] for c, weight in enumerate(LUMA))
-
-
-def shift_hue(views, shift):
-    """Turn the hue by a share `shift` of the colour circle, in HSV.
-
-    Value and chroma stay, so with hue `h` in sixths of the circle, a channel is
-    `high - chroma * clip(min(k, 4 - k), 0, 1)` where `k = (h + 5) mod 6` for red, `h + 3` for
-    green, `h + 1` for blue.
-
-    Args:
-        views: `[n, 3, h, w]`.
-        shift: share of the circle, `[n, 1, 1, 1]`.
-
-    Returns:
-        `[n, 3, h, w]`.
-    """
-    r, g, b = (views[:, c : c + 1] for c in range(3))
-    high, low = ops.maximum(r, ops.maximum(g, b)), ops.minimum(r, ops.minimum(g, b))
-    chroma = high - low
-    difference = ops.where(high == r, g - b, ops.where(high == g, b - r, r - g))
-    sector = ops.where(high == r, 0.0, ops.where(high == g, 2.0, 4.0))
-    hue = sector + difference / ops.maximum(chroma, 1e-6) + 6 * shift
-    k = hue + ops.convert_to_tensor([[[5.0]], [[3.0]], [[1.0]]], "float32")
-    k = k - 6 * ops.floor(k / 6)
-    return high - chroma * ops.clip(ops.minimum(k, 4 - k), 0.0, 1.0)
-
-
-# Blur
-
-
-def blur(views, draws, recipe):
-    """Blur with a Gaussian of random width, with some probability.
-
-    A separable Gaussian with replicated borders, cut at three times the largest sigma and
-    normalized, as two products with its matrix.
-
-    Args:
-        views: `[n, 3, h, w]`, h = w.
-        draws: `[n, 2]`: whether, and sigma.
-        recipe: a `Recipe`.
-
-    Returns:
-        `[n, 3, h, w]`.
-    """
-    # So narrow a Gaussian is exactly one tap: the identity.
-    sigma = ops.where(draws[:, :1] < recipe.blur, between(draws[:, 1:], *recipe.blur_sigma), 1e-3)
-    matrix = gaussian(sigma, views.shape[2], math.ceil(3 * recipe.blur_sigma[1]))
-    return two_products(matrix, views, matrix)
-
-
-def gaussian(sigma, size, radius):
-    """Matrices that blur a line of `size` pixels whose borders are replicated.
-
-    Args:
-        sigma: standard deviations in pixels, `[n, 1]`.
-        size: pixels of the line.
-        radius: taps on each side of the centre.
-
-    Returns:
-        float32 `[n, size, size]`, rows of sum 1.
-    """
-    source = ops.arange(-radius, size + radius, dtype="float32")
-    distance = source - ops.arange(size, dtype="float32")[:, None]
-    taps = ops.exp(-0.5 * ops.square(distance / sigma[:, :, None]))
-    taps = ops.where(ops.abs(distance) <= radius, taps, 0.0)
-    taps = taps / ops.sum(taps, axis=2, keepdims=True)
-    # What falls beyond a border is the border's pixel.
-    first, last = (ops.one_hot(i, size, dtype="float32") for i in (0, size - 1))
-    left = ops.sum(taps[:, :, :radius], axis=2, keepdims=True)
-    right = ops.sum(taps[:, :, radius + size :], axis=2, keepdims=True)
-    return taps[:, :, radius : radius + size] + left * first + right * last
-
-
-# Draws
-
-
-def between(uniform, low, high):
-    """Stretch uniform draws in [0, 1) to [low, high)."""
-    return low + (high - low) * uniform
-
-
-def uniform(seed, step, n, count, first=0):
-    """Uniform draws in [0, 1), a function of seed, step, row and column alone.
-
-    `keras.random` takes no tensor as a seed, differs between the backends, and on torch would give
-    seed 0 at step 1 the draws of seed 1 at step 0.
-
-    Args:
-        seed: an integer within [0, 2**32).
-        step: an integer scalar, may be a tensor.
-        n: number of rows, may be a tensor.
-        count: number of columns.
-        first: index of the first row, may be a tensor.
-
-    Returns:
-        float32 `[n, count]`, multiples of 2**-24.
-    """
-    rows = (first + ops.arange(n, dtype="int32"))[:, None]
-    columns = ops.arange((count + 1) // 2, dtype="int32")[None]
-    bits = ops.concatenate(threefry((seed, ops.cast(step, "int32")), (rows, columns)), axis=1)
-    return ops.cast(shift_right(bits[:, :count], 8), "float32") * 2.0**-24
-
-
-def threefry(key, counter):
-    """Two words of random bits for each counter: Threefry-2x32 of 20 rounds.
-
-    In int32, whose arithmetic wraps and which every backend has.
-
-    Args:
-        key: two words; integers or int32 scalars.
-        counter: two int32 tensors that broadcast to one shape.
-
-    Returns:
-        Two int32 tensors of that shape.
-
-    Reference:
-        Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011, section 4.2
-    """
-    key = [ops.convert_to_tensor(signed(k) if isinstance(k, int) else k, "int32") for k in key]
-    key.append(ops.bitwise_xor(ops.bitwise_xor(key[0], key[1]), 0x1BD11BDA))
-    x, y = counter[0] + key[0], counter[1] + key[1]
-    for group in range(1, 6):
-        for rotation in ((17, 29, 16, 24), (13, 15, 26, 6))[group % 2]:
-            x = x + y
-            y = ops.bitwise_xor(rotate(y, rotation), x)
-        x, y = x + key[group % 3], y + (key[(group + 1) % 3] + group)
-    return x, y
-
-
-def rotate(x, bits):
-    """Rotate the bits of int32 `x` to the left."""
-    return ops.bitwise_or(ops.left_shift(x, bits), shift_right(x, 32 - bits))
-
-
-def shift_right(x, bits):
-    """Shift int32 `x` to the right and fill with zeros, as if it were unsigned."""
-    return ops.bitwise_and(ops.right_shift(x, bits), 2 ** (32 - bits) - 1)
-
-
-def signed(word):
-    """The int32 of the bits of a 32-bit unsigned integer."""
-    return (word + 2**31) % 2**32 - 2**31

@@ -110,3 +110,30 @@ IMAGENET = Recipe(size=224, blur=0.5, eval_crop=224 / 256)
 DIGITS = Recipe(size=16, flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grayscale=0.0)
 
 RECIPES = {"cifar": CIFAR, "imagenet": IMAGENET, "digits": DIGITS}
+
+
+def named(recipe, size=None):
+    """A recipe by its name, and at a size.
+
+    Args:
+        recipe: a `Recipe`, or the name of one in `RECIPES`.
+        size: side of a full view in pixels; default the recipe's.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: if no recipe has the name, or it cannot have the size.
+
+    Example:
+    >>> named("cifar", 64) == dataclasses.replace(CIFAR, size=64)
+    True
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            known = ", ".join(RECIPES)
+            raise ValueError(
+                f"`recipe` must be a Recipe or one of {known}. Received: recipe={recipe}"
+            )
+        recipe = RECIPES[recipe]
+    return recipe if size is None else dataclasses.replace(recipe, size=size)

@@ -1,5 +1,6 @@
 """Images: where they come from (`sources`) and how they reach `fit` (`pipeline`)."""
 
+from simsiam_keras.data.balanced import balanced_order
 from simsiam_keras.data.pipeline import (
     evaluation_batches,
     sample_images,
@@ -12,6 +13,7 @@ from simsiam_keras.data.sources import (
     EncodedSource,
     NoSuchSplit,
     Source,
+    few_labels,
     load,
     splits,
 )
@@ -21,7 +23,9 @@ __all__ = [
     "EncodedSource",
     "NoSuchSplit",
     "Source",
+    "balanced_order",
     "evaluation_batches",
+    "few_labels",
     "load",
     "sample_images",
     "splits",

@@ -55,17 +55,6 @@ class Source:
         """
         raise NotImplementedError
 
-    def describe(self):
-        """One line for people."""
-        size = "{}x{}".format(*self.image_shape) if self.image_shape else "various sizes"
-        classes = (
-            "no labels"
-            if self.labels is None
-            else f"{len(self.class_names or np.unique(self.labels))} classes"
-        )
-        where = "in memory" if isinstance(self, ArraySource) else "decoded on the fly"
-        return f"{self.name}: {len(self):,} images, {size}, {classes}, {where}"
-
 
 class ArraySource(Source):
     """Images of one size in memory.

@@ -1,9 +1,10 @@
 """Encoded images to uint8 RGB arrays, with Pillow: one decoder whatever the backend."""
 
+import contextlib
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -11,16 +12,7 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 # stay closed: some of them start other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
-ORIENTATION = 0x0112
-TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+ORIENTATION = 0x0112  # EXIF's tag
 
 
 def decode(item, min_side=None):
@@ -44,8 +36,11 @@ def decode(item, min_side=None):
         if min_side:
             image.draft(image.mode, (min_side, min_side))
         image.load()
-        transpose = TRANSPOSES.get(_orientation(image))
-        return to_rgb(image if transpose is None else image.transpose(transpose))
+        # A damaged EXIF block is no reason to lose the picture, nor its orientation: Pillow turns
+        # the image in place before it writes the block without the orientation.
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image)
 
 
 def header_shape(item):
@@ -62,7 +57,10 @@ def header_shape(item):
     """
     with _open(item) as image:
         width, height = image.size
-        return (width, height, 3) if _orientation(image) in (5, 6, 7, 8) else (height, width, 3)
+        with contextlib.suppress(Exception):  # as in `decode`
+            if image.getexif().get(ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
+                return (width, height, 3)
+        return (height, width, 3)
 
 
 def to_rgb(image):
@@ -110,10 +108,3 @@ def resize_and_crop(image, size, eval_crop=1.0):
 
 def _open(item):
     return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=FORMATS)
-
-
-def _orientation(image):
-    try:
-        return image.getexif().get(ORIENTATION)
-    except Exception:  # A damaged EXIF block is no reason to lose the picture.
-        return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from simsiam_keras.data import arrays, folders, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
-from simsiam_keras.data.subsets import few_labels, imbalanced, subset
+from simsiam_keras.data.subsets import few_labels, subset
 
 __all__ = [
     "ArraySource",
@@ -12,7 +12,6 @@ __all__ = [
     "NoSuchSplit",
     "Source",
     "few_labels",
-    "imbalanced",
     "load",
     "splits",
     "subset",

@@ -1,4 +1,4 @@
-"""Parts of a source: a few images of each class, or few of some classes."""
+"""Parts of a source: images by their numbers, or a few of each class."""
 
 import numpy as np
 
@@ -56,51 +56,11 @@ def few_labels(source, per_class, seed=0):
     """
     if per_class < 1:
         raise ValueError(f"`per_class` must be >= 1. Received: per_class={per_class}")
-    kept = _keep(source, {c: per_class for c in _counts(source)}, seed)
-    return subset(source, kept, f"{source.name}, {per_class} per class")
-
-
-def imbalanced(source, fraction, classes, seed=0):
-    """A random `fraction` of the images of some classes, and all of the others.
-
-    Of a class of m images, `max(2, round(fraction * m))` stay, so that it still forms a pair.
-
-    Args:
-        source: an `ArraySource` or `EncodedSource` with labels.
-        fraction: within (0, 1).
-        classes: labels of the classes that become rare.
-        seed: integer >= 0; default 0.
-
-    Returns:
-        A source of the same kind, in the same order, named such as `digits, 10 % of classes 0, 1`.
-
-    Raises:
-        ValueError: if there are no labels, `fraction` is out of its range, or no image has one of
-            the `classes`.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"`fraction` must be within (0, 1). Received: fraction={fraction}")
-    counts, rare = _counts(source), np.unique(classes).tolist()
-    if not rare or not set(rare) <= set(counts):
-        raise ValueError(
-            f"`classes` must be labels of {source.name}, {', '.join(map(str, counts))}. "
-            f"Received: classes={rare}"
-        )
-    counts.update({c: max(2, round(fraction * counts[c])) for c in rare})
-    share = f"{100 * fraction:g} % of classes {', '.join(map(str, rare))}"
-    return subset(source, _keep(source, counts, seed), f"{source.name}, {share}")
-
-
-def _counts(source):
-    """{label: its images}, ascending."""
     if source.labels is None:
         raise ValueError(f"The source must have labels. Received: {source.name}, without labels")
-    known, counts = np.unique(source.labels, return_counts=True)
-    return dict(zip(known.tolist(), counts.tolist(), strict=True))
-
-
-def _keep(source, counts, seed):
-    """Numbers, ascending, of `counts[c]` random images of every class c, or all if fewer."""
     random = np.random.default_rng(seed)
-    images = [random.permutation(np.flatnonzero(source.labels == c))[: counts[c]] for c in counts]
-    return np.sort(np.concatenate(images))
+    kept = [
+        random.permutation(np.flatnonzero(source.labels == c))[:per_class]
+        for c in np.unique(source.labels)
+    ]
+    return subset(source, np.sort(np.concatenate(kept)), f"{source.name}, {per_class} per class")

@@ -1,5 +1,6 @@
 """Measures of a frozen encoder's features: kNN, linear classification, verification."""
 
+from simsiam_keras.evaluation.features import features, features_to_file
 from simsiam_keras.evaluation.knn import effective_k, knn_accuracy, knn_predict, nearest_neighbours
 from simsiam_keras.evaluation.linear import LinearProbe, linear_probe
 from simsiam_keras.evaluation.verification import (
@@ -14,6 +15,8 @@ __all__ = [
     "LinearProbe",
     "best_threshold",
     "effective_k",
+    "features",
+    "features_to_file",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 from simsiam_keras.evaluation.checks import check_features, check_labels
-from simsiam_keras.lars import lars_update
+from simsiam_keras.optimizers import lars_update
 
 # Half decades that hold the rates in use with room on both sides: SGD's .1 for small images and
 # 30 for ImageNet; LARS's .1 for ImageNet and, where an epoch is a few steps, about 10.

@@ -4,28 +4,28 @@ Legend, kept throughout the package: x1, x2 two views of an image; f encoder and
 z = f(x); h the predictor, p = h(z); n samples, d output dimension, k neighbours.
 """
 
-import functools
 import math
 
 import keras
 from keras import ops
 
-from simsiam_keras import encoders
-from simsiam_keras.losses import l2_normalize
+from simsiam_keras.losses import BatchMean, l2_normalize
 
 
 class JointEmbedding(keras.Model):
-    """Base of the methods: owns the encoder, the step over views and the `z_std` metric.
+    """Base of the methods: owns the encoder, the step over views, the loss's mean and `z_std`.
 
-    A method adds its heads, `embed(views, training)`, which returns the outputs that its loss
-    needs, `compute_loss`, and `from_flags`. What an input is does not depend on the mode:
+    A method adds its heads and
 
-    - a tuple or list is views, and gives the method's outputs; a dict `{"views": views}` likewise;
-    - a dict `{"images": images}` asks the `augmenter` for views first; `fit` and `evaluate` on
-      images do so;
-    - what else is in either dict, such as `"index"`, the number of each image, or `"labels"`, is
-      handed on to `embed` by its name;
-    - a tensor is images, and gives features; `predict` does so.
+    - `embed(views, training)`, which returns the outputs that its loss needs by name, `z1` among
+      them;
+    - `objective(**outputs)`, its loss for each sample, `[n]` (`loss` is what `compile` was given);
+    - `from_flags`.
+
+    What an input is does not depend on the mode: a dict `{"views": views}`, or a tuple or list of
+    views, gives the method's outputs; a dict `{"images": images}` asks the `augmenter` for views
+    first; a tensor is images and gives features, as `predict` does. What else is in a dict, such as
+    `"index"`, the number of each image, or `"labels"`, is handed on to `embed` by its name.
 
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
@@ -34,13 +34,37 @@ class JointEmbedding(keras.Model):
         **kwargs: further arguments of `keras.Model`.
     """
 
+    views = 2  # of each image; None: any number
+
     def __init__(self, encoder, augmenter=None, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
-        # A function, which Keras does not look into: the copies share the encoder's layers.
-        self.at_size = functools.cache(functools.partial(encoders.at_size, encoder))
         self.augmenter = augmenter
+        self.mean = BatchMean()
         self.z_std = keras.metrics.Mean(name="z_std")
+
+    def embed(self, views, training):
+        raise NotImplementedError
+
+    def objective(self, **outputs):
+        raise NotImplementedError
+
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        """The method that a `config.Pretrain` describes.
+
+        Args:
+            flags: the configuration.
+            encoder: its encoder.
+            augmenter: as in the constructor.
+            steps: optimizer calls in an epoch.
+            images: training images.
+        """
+        raise NotImplementedError
+
+    def project(self, x, training):
+        """The output z = f(x)."""
+        return self.projector(self.encoder(x, training=training), training=training)
 
     def call(self, inputs, training=False):
         if isinstance(inputs, (tuple, list)):
@@ -51,73 +75,28 @@ class JointEmbedding(keras.Model):
         views = inputs.get("views")
         if views is None:
             views = self.augmenter(inputs["images"], training=training)
+        if self.views not in (None, len(views)):
+            raise ValueError(
+                f"`{type(self).__name__}` takes {self.views} views of each image here. "
+                f"Received: {len(views)} views"
+            )
         return self.embed(views, training=training, **others)
 
-    def embed(self, views, training):
-        raise NotImplementedError
-
-    def features(self, x, training):
-        """The encoder's features of views, which may be smaller than its images (multi-crop)."""
-        size = self.encoder.input_shape[1]
-        encoder = self.encoder if size in (None, x.shape[1]) else self.at_size(x.shape[1])
-        return encoder(x, training=training)
-
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        """The method that a `config.Pretrain` describes.
-
-        Args:
-            cfg: a `config.Pretrain`.
-            encoder: its encoder.
-            augmenter: as in the constructor.
-            steps: optimizer calls in an epoch.
-            images: training images.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def full_views(cfg):
-        """Number of views of full size that a `config.Pretrain` asks for of each image."""
-        return 2
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        self.z_std.update_state(output_std(y_pred["z1"]))
+        loss = self.mean(self.objective(**y_pred))
+        for extra in self.losses:  # of regularizers, as Keras adds them to a compiled loss
+            loss = loss + self._aggregate_additional_loss(extra)
+        return loss
 
     def train_step(self, *args):
         # TensorFlow and torch pass (data,), JAX passes (state, data).
         *state, data = args
-        return super().train_step(*state, self._inputs_only(data))
+        return super().train_step(*state, (inputs_of(self, data),))
 
     def test_step(self, *args):
         *state, data = args
-        return super().test_step(*state, self._inputs_only(data))
-
-    def _inputs_only(self, data):
-        # Keras reads a pair as (inputs, targets); here it is two views, or images and labels that a
-        # self-supervised loss has no use for.
-        first = data[0] if isinstance(data, (tuple, list)) else data
-        if isinstance(first, dict):
-            if "views" not in first and self.augmenter is None:
-                raise ValueError(
-                    f"`{type(self).__name__}` needs an `augmenter` for batches without 'views'. "
-                    f"Received: {sorted(first)}"
-                )
-            return (first,)
-        if self.augmenter is not None:
-            return ({"images": first},)
-        # Arrays come as ((x1, x2), None), a data set's pairs as (x1, x2).
-        views = first if isinstance(first, (tuple, list)) else data
-        views = tuple(views) if isinstance(views, (tuple, list)) else (views,)
-        rank = len(self.encoder.input_shape)
-        if len(views) < 2 or any(len(x.shape) != rank for x in views):
-            raise ValueError(
-                f"`{type(self).__name__}` needs batches of views (x1, x2), or images and an "
-                f"`augmenter`. Received shapes: {[tuple(x.shape) for x in views]}"
-            )
-        return (views,)
-
-    def with_regularization(self, loss):
-        """Adds what the layers' regularizers ask for, as Keras does for a compiled loss."""
-        for extra in self.losses:
-            loss = loss + self._aggregate_additional_loss(extra)
-        return loss
+        return super().test_step(*state, (inputs_of(self, data),))
 
     def get_config(self):
         return {**super().get_config(), "encoder": self.encoder, "augmenter": self.augmenter}
@@ -132,6 +111,35 @@ class JointEmbedding(keras.Model):
                 for name, value in config.items()
             }
         )
+
+
+def inputs_of(model, data):
+    """The dict that a method is called on, from a batch of `fit` or `evaluate`.
+
+    Keras reads a pair as (inputs, targets). Here a pair is two views, and targets, the labels that
+    come beside images, are left out: no loss but the supervised ones has a use for them, and these
+    take a dict.
+    """
+    first = data[0] if isinstance(data, (tuple, list)) else data
+    if isinstance(first, dict):
+        if "views" not in first and model.augmenter is None:
+            raise ValueError(
+                f"`{type(model).__name__}` needs an `augmenter` for batches without 'views'. "
+                f"Received: {sorted(first)}"
+            )
+        return first
+    if model.augmenter is not None:
+        return {"images": first}
+    # Arrays come as ((x1, x2), None), the pairs of a data set as (x1, x2).
+    views = first if isinstance(first, (tuple, list)) else data
+    views = tuple(views) if isinstance(views, (tuple, list)) else (views,)
+    rank = len(model.encoder.input_shape)
+    if len(views) < 2 or any(len(x.shape) != rank for x in views):
+        raise ValueError(
+            f"`{type(model).__name__}` needs batches of views (x1, x2), or images and an "
+            f"`augmenter`. Received shapes: {[tuple(x.shape) for x in views]}"
+        )
+    return {"views": views}
 
 
 def output_std(z):

@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from simsiam_keras import heads
-from simsiam_keras.losses import NormalizedRegression
-from simsiam_keras.methods.base import JointEmbedding, output_std
+from simsiam_keras.family import BYOLFlags
+from simsiam_keras.losses import regression
+from simsiam_keras.methods.base import JointEmbedding
 from simsiam_keras.targets import MomentumEncoder
 
 
@@ -23,11 +24,11 @@ class BYOL(JointEmbedding):
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
             features `[n, width]`.
-        projector: a table of `heads.Row`, or a Keras model; default the paper's, 4096 hidden and
-            256 output units, the output not normalized.
-        predictor: likewise; default the paper's, `heads.predictor(4096)`.
+        projector: a table of `heads.Row`, or a Keras model; default the paper's,
+            `family.BYOLFlags`, the output not normalized.
+        predictor: likewise; default the paper's.
         augmenter: optional layer, images to `(x1, x2)`, called inside the training step.
-        target: a `targets.MomentumEncoder`; default `MomentumEncoder(0.996)`. Given the number of
+        target: a `targets.MomentumEncoder`; default `MomentumEncoder()`. Given the number of
             training steps, its momentum rises to 1, as in the paper.
         **kwargs: further arguments of `keras.Model`.
 
@@ -56,31 +57,13 @@ class BYOL(JointEmbedding):
     ):
         super().__init__(encoder, augmenter, **kwargs)
         if projector is None:
-            projector = heads.projector(256, hidden=4096, batch_norm="hidden")
+            projector = heads.projector_of(BYOLFlags, batch_norm="hidden")
         self.projector = heads.build(projector, encoder.output_shape[-1], name="projector")
-        predictor = heads.predictor(4096) if predictor is None else predictor
+        predictor = heads.predictor_of(BYOLFlags) if predictor is None else predictor
         self.predictor = heads.build_predictor(predictor, self.projector)
         self.target = MomentumEncoder() if target is None else target
         self.target.prepare(self.encoder, self.projector)
-        self.distance = NormalizedRegression()
         self.built = True  # every part is built
-
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        hidden = cfg.projector_hidden or None
-        return cls(
-            encoder,
-            heads.projector(
-                cfg.output_dim, layers=cfg.projector_layers, hidden=hidden, batch_norm="hidden"
-            ),
-            heads.predictor(cfg.predictor_hidden),
-            augmenter,
-            MomentumEncoder(
-                cfg.ema_momentum,
-                total_steps=cfg.epochs * steps // cfg.gradient_accumulation,
-                every=cfg.gradient_accumulation,
-            ),
-        )
 
     def embed(self, views, training):
         x1, x2 = views
@@ -88,19 +71,23 @@ class BYOL(JointEmbedding):
         # left.
         parts = {"encoder": self.encoder, "projector": self.projector}
         target = self.target({1: x1, 2: x2}, **parts, training=training)
-        z1, z2 = (
-            self.projector(self.encoder(x, training=training), training=training) for x in (x1, x2)
-        )
-        p1, p2 = (self.predictor(z, training=training) for z in (z1, z2))
+        z1, z2 = self.project(x1, training), self.project(x2, training)
+        p1, p2 = self.predictor(z1, training=training), self.predictor(z2, training=training)
         return {"z1": z1, "z2": z2, "p1": p1, "p2": p2, "target1": target[1], "target2": target[2]}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        self.z_std.update_state(output_std(y_pred["z1"]))
-        loss = 0.0
-        for i, j in ((1, 2), (2, 1)):
-            target = ops.stop_gradient(y_pred[f"target{j}"])
-            loss = loss + self.distance(target, y_pred[f"p{i}"])
-        return self.with_regularization(loss)
+    def objective(self, p1, p2, target1, target2, **outputs):
+        target1, target2 = (ops.stop_gradient(target) for target in (target1, target2))
+        return regression(p1, target2) + regression(p2, target1)
+
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        target = MomentumEncoder(
+            flags.ema_momentum,
+            total_steps=flags.epochs * steps // flags.gradient_accumulation,
+            every=flags.gradient_accumulation,
+        )
+        projector = heads.projector_of(flags, batch_norm="hidden")
+        return cls(encoder, projector, heads.predictor_of(flags), augmenter, target)
 
     def get_config(self):
         return {

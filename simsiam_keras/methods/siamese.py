@@ -3,16 +3,10 @@
 import keras
 
 from simsiam_keras import heads
-from simsiam_keras.losses import BatchMean
-from simsiam_keras.methods.base import JointEmbedding, output_std
-from simsiam_keras.mining import (
-    MINING,
-    contrastive,
-    contrastive_batch,
-    distances,
-    triplet,
-    triplet_batch,
-)
+from simsiam_keras.family import SiameseFlags, SiameseTripletFlags
+from simsiam_keras.losses import contrastive, distances, triplet
+from simsiam_keras.methods.base import JointEmbedding
+from simsiam_keras.mining import MINING, contrastive_batch, triplet_batch
 
 
 class Siamese(JointEmbedding):
@@ -26,21 +20,18 @@ class Siamese(JointEmbedding):
         **kwargs: further arguments of `keras.Model`.
     """
 
+    views = None  # one with labels, two or three that are given
+
     def __init__(self, encoder, margin, augmenter=None, **kwargs):
         super().__init__(encoder, augmenter, **kwargs)
         if not margin > 0:
             raise ValueError(f"`margin` must be above 0. Received: margin={margin}")
         self.projector = heads.build((), encoder.output_shape[-1], name="projector")
         self.margin = margin
-        self.mean = BatchMean()
         self.built = True  # every part is built
 
-    @staticmethod
-    def full_views(cfg):
-        return 1
-
     def embed(self, views, training, **labels):
-        z = {f"z{i}": self.features(x, training) for i, x in enumerate(views, start=1)}
+        z = {f"z{i}": self.project(x, training) for i, x in enumerate(views, start=1)}
         return z | labels
 
     def get_config(self):
@@ -77,21 +68,17 @@ class SiameseContrastive(Siamese):
         Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, 2006, equation 4
     """
 
-    def __init__(self, encoder, margin=1.0, augmenter=None, **kwargs):
+    def __init__(self, encoder, margin=SiameseFlags.margin, augmenter=None, **kwargs):
         super().__init__(encoder, margin, augmenter, **kwargs)
 
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        return cls(encoder, cfg.margin, augmenter)
+    def objective(self, z1, z2=None, same=None, labels=None, **others):
+        if same is not None:
+            return contrastive(distances(z1, z2), same, self.margin)
+        return contrastive_batch(z1, _known(labels, self), self.margin)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        self.z_std.update_state(output_std(y_pred["z1"]))
-        if "same" in y_pred:
-            distance = distances(y_pred["z1"], y_pred["z2"])
-            values = contrastive(distance, y_pred["same"], self.margin)
-        else:
-            values = contrastive_batch(y_pred["z1"], _labels(self, y_pred), self.margin)
-        return self.with_regularization(self.mean(values))
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        return cls(encoder, flags.margin, augmenter)
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
@@ -129,7 +116,14 @@ class SiameseTriplet(Siamese):
         Hermans et al., In Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737
     """
 
-    def __init__(self, encoder, margin=0.2, mining="all", augmenter=None, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        margin=SiameseTripletFlags.margin,
+        mining=SiameseTripletFlags.mining,
+        augmenter=None,
+        **kwargs,
+    ):
         super().__init__(encoder, margin, augmenter, **kwargs)
         if mining not in MINING:
             raise ValueError(
@@ -137,28 +131,23 @@ class SiameseTriplet(Siamese):
             )
         self.mining = mining
 
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        return cls(encoder, cfg.margin, cfg.mining, augmenter)
+    def objective(self, z1, z2=None, z3=None, labels=None, **others):
+        if z3 is not None:
+            return triplet(distances(z1, z2), distances(z1, z3), self.margin)
+        return triplet_batch(z1, _known(labels, self), self.margin, self.mining)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        a = y_pred["z1"]
-        self.z_std.update_state(output_std(a))
-        if "z3" in y_pred:
-            d_ap, d_an = (distances(a, y_pred[name]) for name in ("z2", "z3"))
-            values = triplet(d_ap, d_an, self.margin)
-        else:
-            values = triplet_batch(a, _labels(self, y_pred), self.margin, self.mining)
-        return self.with_regularization(self.mean(values))
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        return cls(encoder, flags.margin, flags.mining, augmenter)
 
     def get_config(self):
         return {**super().get_config(), "mining": self.mining}
 
 
-def _labels(model, y_pred):
-    if "labels" not in y_pred:
+def _known(labels, model):
+    if labels is None:
         raise ValueError(
             f"`{type(model).__name__}` needs labels: batches of {{'images': images, 'labels': "
-            f"labels}}. Received: {sorted(y_pred)}"
+            "labels}. Received: no labels"
         )
-    return y_pred["labels"]
+    return labels

@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from simsiam_keras import distribute, heads
-from simsiam_keras.losses import BatchMean, at_least_float32, nt_xent
-from simsiam_keras.methods.base import JointEmbedding, output_std
+from simsiam_keras.family import SimCLRFlags
+from simsiam_keras.losses import at_least_float32, check_temperature, nt_xent
+from simsiam_keras.methods.base import JointEmbedding
 
 
 @keras.saving.register_keras_serializable("simsiam_keras")
@@ -23,10 +24,10 @@ class SimCLR(JointEmbedding):
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
             features `[n, width]`.
-        projector: a table of `heads.Row`, or a Keras model; default the paper's, 2048 hidden and
-            128 output units, both normalized as in its code.
+        projector: a table of `heads.Row`, or a Keras model; default the paper's,
+            `family.SimCLRFlags`, both layers normalized as in its code.
         augmenter: optional layer, images to `(x1, x2)`, called inside the training step.
-        temperature: tau > 0; default .5, the paper's for CIFAR-10.
+        temperature: tau > 0; default the paper's for CIFAR-10.
         **kwargs: further arguments of `keras.Model`.
 
     Raises:
@@ -43,37 +44,33 @@ class SimCLR(JointEmbedding):
         https://arxiv.org/abs/2002.05709, section 2 and appendix B.9
     """
 
-    def __init__(self, encoder, projector=None, augmenter=None, temperature=0.5, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        projector=None,
+        augmenter=None,
+        temperature=SimCLRFlags.temperature,
+        **kwargs,
+    ):
         super().__init__(encoder, augmenter, **kwargs)
-        projector = heads.projector(128, hidden=2048) if projector is None else projector
+        projector = heads.projector_of(SimCLRFlags) if projector is None else projector
         self.projector = heads.build(projector, encoder.output_shape[-1], name="projector")
-        if not temperature > 0:
-            raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
+        check_temperature(temperature)
         self.temperature = temperature
-        self.mean = BatchMean()
         self.built = True  # every part is built
 
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        hidden = cfg.projector_hidden or None
-        projector = heads.projector(cfg.output_dim, layers=cfg.projector_layers, hidden=hidden)
-        return cls(encoder, projector, augmenter, cfg.temperature)
-
     def embed(self, views, training):
-        if views[0].shape[0] == 1:
+        x1, x2 = views
+        if x1.shape[0] == 1:
             raise ValueError(
                 "`SimCLR` needs at least 2 images in a batch, which are each other's negatives. "
                 "Received: 1 image"
             )
-        z1, z2 = (
-            self.projector(self.encoder(x, training=training), training=training) for x in views
-        )
-        return {"z1": z1, "z2": z2}
+        return {"z1": self.project(x1, training), "z2": self.project(x2, training)}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        z1, z2 = (at_least_float32(y_pred[name]) for name in ("z1", "z2"))
-        self.z_std.update_state(output_std(z1))
-        values = nt_xent(
+    def objective(self, z1, z2):
+        z1, z2 = at_least_float32(z1), at_least_float32(z2)
+        return nt_xent(
             z1,
             z2,
             self.temperature,
@@ -81,7 +78,10 @@ class SimCLR(JointEmbedding):
             all_z=distribute.gather(z1),
             all_others=distribute.gather(z2),
         )
-        return self.with_regularization(self.mean(values))
+
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        return cls(encoder, heads.projector_of(flags), augmenter, flags.temperature)
 
     def get_config(self):
         return {

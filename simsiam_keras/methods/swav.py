@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from simsiam_keras import distribute, heads
-from simsiam_keras.losses import SwappedPrediction, l2_normalize
-from simsiam_keras.methods.base import JointEmbedding, output_std
+from simsiam_keras.family import SwAVFlags
+from simsiam_keras.losses import check_temperature, l2_normalize, swapped_prediction
+from simsiam_keras.methods.base import JointEmbedding
 from simsiam_keras.sinkhorn import sinkhorn
 
 FULL = (1, 2)  # the views that codes are made of
@@ -27,14 +28,15 @@ class SwAV(JointEmbedding):
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
             features `[n, width]`.
-        projector: a table of `heads.Row`, or a Keras model; default the paper's, 2048 hidden and
-            128 output units, the output not normalized.
+        projector: a table of `heads.Row`, or a Keras model; default the paper's,
+            `family.SwAVFlags`, the output not normalized.
         augmenter: optional layer, images to views, called inside the training step.
-        prototypes: k >= 2; default 3000, the paper's.
-        temperature: tau > 0; default .1.
-        epsilon: smoothness of the codes, > 0; default .05.
-        iterations: of Sinkhorn-Knopp, >= 1; default 3.
-        small_views: low-resolution views beside the two (multi-crop); default 0.
+        prototypes: k >= 2; default the paper's.
+        temperature: tau > 0; default the paper's.
+        epsilon: smoothness of the codes, > 0; default the paper's.
+        iterations: of Sinkhorn-Knopp, >= 1; default the paper's.
+        small_views: low-resolution views beside the two (multi-crop); default 0. They want an
+            encoder for images of any size, as `encoders.resnet18((None, None, 3))`.
         freeze_steps: training steps at the start in which the prototypes stay; default 0, the
             paper's is an epoch.
         queue: earlier outputs of each full view that its codes are balanced over as well, a
@@ -61,10 +63,10 @@ class SwAV(JointEmbedding):
         encoder,
         projector=None,
         augmenter=None,
-        prototypes=3000,
-        temperature=0.1,
-        epsilon=0.05,
-        iterations=3,
+        prototypes=SwAVFlags.prototypes,
+        temperature=SwAVFlags.temperature,
+        epsilon=SwAVFlags.sinkhorn_epsilon,
+        iterations=SwAVFlags.sinkhorn_iterations,
         small_views=0,
         freeze_steps=0,
         queue=0,
@@ -80,7 +82,7 @@ class SwAV(JointEmbedding):
                 f"Received: queue={queue}"
             )
         if projector is None:
-            projector = heads.projector(128, hidden=2048, batch_norm="hidden")
+            projector = heads.projector_of(SwAVFlags, batch_norm="hidden")
         self.projector = heads.build(projector, encoder.output_shape[-1], name="projector")
         d = self.projector.output_shape[-1]
         # Unit length after every update, by Keras; no layer, so that float16 does not reach it.
@@ -101,38 +103,14 @@ class SwAV(JointEmbedding):
             shape = (len(FULL), queue, d)
             self.queue = self.add_weight(shape, "zeros", "float32", name="queue", **state)
             self.seen = self.add_weight((), "zeros", "int", name="seen", **state)  # of its rows
-        self.prediction = SwappedPrediction(temperature)
+        check_temperature(temperature)
+        self.temperature = temperature
+        self.views = len(FULL) + small_views
         self.built = True  # every part is built
 
-    @classmethod
-    def from_flags(cls, cfg, encoder, augmenter, steps, images):
-        hidden = cfg.projector_hidden or None
-        projector = heads.projector(
-            cfg.output_dim, layers=cfg.projector_layers, hidden=hidden, batch_norm="hidden"
-        )
-        return cls(
-            encoder,
-            projector,
-            augmenter,
-            prototypes=cfg.prototypes,
-            temperature=cfg.temperature,
-            epsilon=cfg.sinkhorn_epsilon,
-            iterations=cfg.sinkhorn_iterations,
-            small_views=cfg.small_views,
-            freeze_steps=cfg.freeze_prototypes_epochs * steps,
-            queue=cfg.queue,
-            queue_start=cfg.queue_start_epoch * steps,
-        )
-
     def embed(self, views, training):
-        if len(views) != len(FULL) + self.small_views:
-            raise ValueError(
-                f"`small_views={self.small_views}` takes {len(FULL) + self.small_views} views of "
-                f"each image. Received: {len(views)} views"
-            )
         x = dict(enumerate(views, start=1))
-        features = {i: self.features(x[i], training=training) for i in x}
-        z = {i: l2_normalize(self.projector(features[i], training=training)) for i in x}
+        z = {i: l2_normalize(self.project(x[i], training)) for i in x}
         prototypes = self.prototypes.value
         if self.freeze_steps:
             held = ops.stop_gradient(prototypes)
@@ -144,15 +122,14 @@ class SwAV(JointEmbedding):
         outputs = {f"z{i}": z[i] for i in FULL} | {f"scores{i}": scores[i] for i in scores}
         return outputs | {f"codes{i}": codes[i] for i in FULL}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        self.z_std.update_state(output_std(y_pred["z1"]))
-        views = range(1, len(FULL) + self.small_views + 1)
-        pairs = [(i, v) for i in FULL for v in views if v != i]
+    def objective(self, **outputs):
+        pairs = [(i, v) for i in FULL for v in range(1, self.views + 1) if v != i]
         loss = 0.0
         for i, v in pairs:
-            codes = ops.stop_gradient(y_pred[f"codes{i}"])
-            loss = loss + self.prediction(codes, y_pred[f"scores{v}"]) / len(pairs)
-        return self.with_regularization(loss)
+            codes = ops.stop_gradient(outputs[f"codes{i}"])
+            scores = outputs[f"scores{v}"]
+            loss = loss + swapped_prediction(scores, codes, self.temperature) / len(pairs)
+        return loss
 
     def _codes(self, scores, i):
         balance = {"epsilon": self.epsilon, "iterations": self.iterations}
@@ -175,12 +152,28 @@ class SwAV(JointEmbedding):
         self.seen.assign(ops.minimum(seen, length))
         self.queue.assign(ops.concatenate([latest, self.queue.value], axis=1)[:, :length])
 
+    @classmethod
+    def from_flags(cls, flags, encoder, augmenter, steps, images):
+        return cls(
+            encoder,
+            heads.projector_of(flags, batch_norm="hidden"),
+            augmenter,
+            prototypes=flags.prototypes,
+            temperature=flags.temperature,
+            epsilon=flags.sinkhorn_epsilon,
+            iterations=flags.sinkhorn_iterations,
+            small_views=flags.small_views,
+            freeze_steps=flags.freeze_prototypes_epochs * steps,
+            queue=flags.queue,
+            queue_start=flags.queue_start_epoch * steps,
+        )
+
     def get_config(self):
         return {
             **super().get_config(),
             "projector": self.projector,
             "prototypes": self.prototypes.shape[1],
-            "temperature": self.prediction.temperature,
+            "temperature": self.temperature,
             "epsilon": self.epsilon,
             "iterations": self.iterations,
             "small_views": self.small_views,

@@ -82,10 +82,11 @@ def changes(row, recipe):
         >>> from simsiam_keras import config
         >>> row = grids.Row("", {"stop_gradient": True,
         ...                      "batch_size": grids.Scaled("batch_size", Fraction(1, 8))}, None)
-        >>> changes(row, config.Pretrain(batch_size=512))
+        >>> changes(row, config.make("pretrain", batch_size=512))
         {'batch_size': 64}
     """
-    values = {flag: _value(value, recipe) for flag, value in row.flags.items()}
+    known = {field.name for field in dataclasses.fields(recipe)}
+    values = {flag: _value(value, recipe) for flag, value in row.flags.items() if flag in known}
     return {flag: value for flag, value in values.items() if value != getattr(recipe, flag)}
 
 

@@ -1,43 +1,13 @@
 """Methods beside each other on the same images: the grid, and a report with the paper's table 4."""
 
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
-from simsiam_keras import config, runs
+from simsiam_keras import config, options, runs
+from simsiam_keras.family import FAMILY, own_flags
 from simsiam_keras.study import cells, figures, ordering, report, runner
 
 EPOCHS = (100, 200, 400, 800)  # of the paper's table 4
-
-
-@dataclass(frozen=True)
-class Member:
-    """A method as the paper's section 6 sets it beside SimSiam.
-
-    Attributes:
-        title: its name.
-        negatives: whether other images are pushed away.
-        momentum: whether a moving average of the encoder makes the targets.
-        clustering: whether outputs are assigned to clusters.
-        labels: whether it needs labels.
-        paper: the paper's accuracies in percent after `EPOCHS`, or None.
-    """
-
-    title: str
-    negatives: bool = False
-    momentum: bool = False
-    clustering: bool = False
-    labels: bool = False
-    paper: tuple | None = None
-
-
-FAMILY = {
-    "simsiam": Member("SimSiam", paper=(68.1, 70.0, 70.8, 71.3)),
-    "byol": Member("BYOL", momentum=True, paper=(66.5, 70.6, 73.2, 74.3)),
-    "simclr": Member("SimCLR", negatives=True, paper=(66.5, 68.3, 69.8, 70.4)),
-    "swav": Member("SwAV", clustering=True, paper=(66.5, 69.1, 70.7, 71.8)),
-    "siamese_contrastive": Member("Siamese, contrastive", negatives=True, labels=True),
-    "siamese_triplet": Member("Siamese, triplet", negatives=True, labels=True),
-}
 # As of a study, without the loss, which every method has on a scale of its own.
 COLUMNS = (
     *(column for column in report.COLUMNS if column[0] != "loss"),
@@ -45,7 +15,12 @@ COLUMNS = (
     ("peak_memory_mb", "peak memory, MB", 1, 0),
 )
 CURVES = (("knn_accuracy", "kNN accuracy (%)", 100), ("z_std", "std of outputs × √d", 1))
-USES = ("negatives", "momentum", "clustering", "labels")
+USES = {
+    "negatives": "negatives",
+    "momentum": "momentum",
+    "clustering": "clustering",
+    "supervised": "labels",
+}
 
 
 def run(cfg, console=None):
@@ -81,11 +56,18 @@ def own(cfg, method):
         Values by flag, `method` among them.
     """
     path = Path(cfg.recipes.format(method=method))
+    here = {cfg.method: cfg}  # whose own flags are those of the recipe
     if cfg.recipes and path.exists():
         recipe = config.parse("pretrain", [f"--flagfile={path}"])
-        return {"method": method} | {flag: getattr(recipe, flag) for flag in config.OWN}
-    shared = {flag: getattr(cfg, flag) for flag in config.OWN}
-    return {"method": method, **shared, **config.METHOD_DEFAULTS[method]}
+    else:  # or its paper's heads and constants, with the optimizer of the recipe
+        recipe = here.get(method) or runner.setting(cfg, {"method": method, **defaults(method)})
+    names = (*own_flags(method), *(field.name for field in fields(options.Optimizer)))
+    return {"method": method} | {name: getattr(recipe, name) for name in names}
+
+
+def defaults(method):
+    """A method's own flags as its paper has them, values by name."""
+    return {field.name: field.default for field in fields(FAMILY[method].flags)}
 
 
 def grid(cfg, folder):
@@ -162,10 +144,11 @@ def _introduction(cfg, folder, settings):
 
 def _body(cfg, folder, settings):
     columns = [c for c in COLUMNS if any(one.values(c[0]) for one in settings)]
-    uses = USES if any(one.row.labels for one in settings) else USES[:-1]
+    labels = any(one.row.supervised for one in settings)
+    uses = [key for key in USES if key != "supervised" or labels]
     heads = ["method", *(head for _, head, _, _ in columns), "parameters, M"]
     align = [":--", *["--:"] * (len(heads) - 1), *[":-:"] * len(uses), "--:"]
-    heads += [*uses, "seeds"]
+    heads += [*(USES[key] for key in uses), "seeds"]
     lines = ["## Measured here", "", report.line(heads), report.line(align)]
     for one in settings:
         numbers = [report.spell(one.values(key), *how) for key, _, *how in columns]

@@ -13,8 +13,14 @@ CURVES = (
     ("knn_accuracy", "kNN accuracy (%)", 100),
 )
 STYLES = (
-    *((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":")),
-    *((YELLOW, "-"), (BLACK, "--")),
+    (BLUE, "-"),
+    (ORANGE, "--"),
+    (GREEN, "-."),
+    (PURPLE, ":"),
+    (YELLOW, "-"),
+    (BLACK, "--"),
+    (GREY, "-."),
+    (BLUE, ":"),
 )
 MEASURES = (("knn_accuracy", "kNN", BLUE, "o"), ("linear_accuracy", "linear", GREEN, "s"))
 
@@ -25,7 +31,7 @@ def curves(groups, path, measures=CURVES):
     Lines are means over seeds, bands reach from the lowest to the highest seed.
 
     Args:
-        groups: (label, list of the metrics rows of every seed) of up to six settings.
+        groups: (label, list of the metrics rows of every seed) of up to eight settings.
         path: PNG to write.
         measures: (key, label, factor) of each panel.
     """
@@ -117,7 +123,9 @@ def _dots(ax, rows, measure, shift):
 def _note(ax, x, y, text):
     """Small grey text around a share of the width and a value of the y axis."""
     ax.text(
-        *(x, y, text),
+        x,
+        y,
+        text,
         transform=ax.get_yaxis_transform(),
         **{"ha": "center", "va": "center", "fontsize": 11, "color": GREY},
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},

@@ -1,4 +1,4 @@
-"""The paper's experiments as tables: what is changed, and what the paper measured. No logic.
+"""The paper's experiments as tables: what is changed, and what the paper measured.
 
 The numbers are ImageNet top-1 accuracies in percent of a linear classifier on ResNet-50, after 100
 epochs. Every row names all of the flags that it is about, so that it means the same whatever the
@@ -8,6 +8,7 @@ Reference:
     Chen & He 2020, https://arxiv.org/abs/2011.10566
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,7 +33,8 @@ class Row:
 
     Attributes:
         label: its name in tables; `{flag}` stands for the value of a flag.
-        flags: values by flag; a `Scaled` is resolved with the recipe.
+        flags: values by flag, first what the experiment is about; a `Scaled` is resolved with the
+            recipe, and a flag that its method does not have is left out.
         paper: the paper's accuracy in percent, or None where it gives none.
         remark: what the paper says of this setting, or what its number belongs to.
     """
@@ -126,8 +128,13 @@ STUDIES = (
         tuple(
             _batch(batch, paper)
             for batch, paper in (
-                *((64, 66.1), (128, 67.3), (256, 68.1), (512, 68.1)),
-                *((1024, 68.0), (2048, 67.9), (4096, 64.0)),
+                (64, 66.1),
+                (128, 67.3),
+                (256, 68.1),
+                (512, 68.1),
+                (1024, 68.0),
+                (2048, 67.9),
+                (4096, 64.0),
             )
         ),
     ),
@@ -201,3 +208,31 @@ STUDIES = (
         ),
     ),
 )
+
+
+def possible(cfg):
+    """The experiments on what the recipe's method has, a list of `Study`."""
+    known = {field.name for field in dataclasses.fields(cfg)}
+    return [study for study in STUDIES if next(iter(study.rows[0].flags)) in known]
+
+
+def chosen(cfg):
+    """The experiments that `--study` names.
+
+    Args:
+        cfg: a `config.Study`.
+
+    Returns:
+        A list of `Study`.
+
+    Raises:
+        ValueError: if it is about a flag that the method does not have.
+    """
+    found = [study for study in possible(cfg) if cfg.study in ("all", study.name)]
+    if not found:
+        names = ", ".join(study.name for study in possible(cfg))
+        raise ValueError(
+            f"--study={cfg.study} changes a part that --method={cfg.method} does not have; "
+            f"it may be {names} or all"
+        )
+    return found

@@ -31,7 +31,7 @@ def command(cfg, linear, processors):
         A list of words.
     """
     shared = ",".join(map(str, processors)) or "all"
-    flags = config.to_flagfile(cfg).splitlines()
+    flags = config.to_arguments(cfg)
     return [sys.executable, "-m", __name__, "linear" if linear else "knn", shared, *flags]
 
 
@@ -58,16 +58,16 @@ def main(argv):
 
 
 def _measure(cfg, linear):
-    from simsiam_keras import evaluate, train
+    from simsiam_keras import commands
     from simsiam_keras.data import sources
 
     run_dir, probe = config.run_dir(cfg), probe_config(cfg)
     if not (run_dir / "result.json").exists():
-        train.pretrain(cfg)
+        commands.pretrain(cfg)
     labelled = json.loads((run_dir / "result.json").read_text())["knn"] is not None
     if linear and labelled and not (Path(probe.run_dir) / "result.json").exists():
         try:
-            evaluate.linear_probe(probe)
+            commands.linear_probe(probe)
         except sources.NoSuchSplit as error:
             print(f"no linear classifier: {error}", file=sys.stderr)
     # A finished run does not go on, and a grid of large models would fill the disk with them.
@@ -81,10 +81,11 @@ def probe_config(cfg):
         cfg: a `config.Pretrain`.
 
     Returns:
-        A `config.LinearProbe`.
+        The configuration of `linear-probe`.
     """
     run_dir = config.run_dir(cfg)
-    return config.LinearProbe(
+    return config.make(
+        "linear-probe",
         encoder=str(run_dir / "encoder.keras"),
         run_dir=str(run_dir / "linear_probe_sgd"),
         dataset=cfg.probe_dataset or cfg.dataset,

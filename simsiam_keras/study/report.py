@@ -8,9 +8,8 @@ import shlex
 from importlib import resources
 from pathlib import Path
 
-from simsiam_keras import config, runs
-from simsiam_keras.study import cells, figures, ordering
-from simsiam_keras.study.grids import STUDIES
+from simsiam_keras import config, flagfile, options, runs
+from simsiam_keras.study import cells, figures, grids, ordering
 
 # Result's key, heading, factor, decimals. A column without a number is left out.
 COLUMNS = (
@@ -94,9 +93,9 @@ def read(study_dir, cfg):
         A list of `Experiment`.
     """
     begun = {path.name for path in study_dir.glob("runs/*")} - {cells.RECIPE}
-    asked = config.experiments(cfg.method, cfg.study)
+    asked = {study.name for study in grids.chosen(cfg)}
     experiments = []
-    for study in STUDIES:
+    for study in grids.possible(cfg):
         settings = tuple(_setting(row, cfg, study_dir) for row in study.rows)
         names = {cell.name for one in settings for cell in one.cells}
         if study.name in asked or names & begun:
@@ -115,9 +114,10 @@ def _setting(row, cfg, study_dir):
 
 
 def _introduction(study_dir, cfg, experiments):
-    every = {cell for one in experiments for setting in one.settings for cell in setting.cells}
-    finished, counted = progress(every)
-    method = "" if cfg.method in config.ONLY_OF["stop_gradient"] else f" with {plain(cfg.method)}"
+    started = {cell for one in experiments for setting in one.settings for cell in setting.cells}
+    finished, counted = progress(started)
+    every = len(grids.possible(cfg)) == len(grids.STUDIES)
+    method = "" if every else f" with {plain(cfg.method)}"
     lines = [
         f"# The paper's experiments{method} on {plain(cfg.dataset)}",
         "",
@@ -195,11 +195,12 @@ def protocol(cfg, cell, own):
 
 def command(cfg):
     """The command that gives a `config.Grid`, with every flag that is not at its default."""
-    default = type(cfg)()
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    defaults["method"] = options.Pretrain.method  # the fields are those of another
     changed = [
-        f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}"
-        for field in dataclasses.fields(cfg)
-        if (value := getattr(cfg, field.name)) != getattr(default, field.name)
+        f"--{name}={flagfile.spell(getattr(cfg, name))}"
+        for name, default in defaults.items()
+        if getattr(cfg, name) != default
     ]
     name = type(cfg).__name__.lower()
     return shlex.join(["python", "-m", "simsiam_keras", name, *changed])

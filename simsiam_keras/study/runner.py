@@ -9,15 +9,14 @@ import subprocess
 import threading
 import time
 from concurrent import futures
-from dataclasses import fields, replace
+from dataclasses import asdict, fields
 
 from rich import progress
 from rich.console import Console
 
 from simsiam_keras import config, runs
 from simsiam_keras.errors import RunFailed
-from simsiam_keras.study import cells, measure, report
-from simsiam_keras.study.grids import STUDIES
+from simsiam_keras.study import cells, grids, measure, report
 
 REPORT_EVERY = 60  # seconds; a report of all experiments takes 3 to write
 
@@ -37,7 +36,7 @@ def run(cfg, console=None):
         ValueError: if the folder holds something else, or the recipe itself cannot be run.
         RunFailed: if every run has failed.
     """
-    grid = cells.grid(chosen(cfg), recipe(cfg), config.study_dir(cfg), seeds(cfg))
+    grid = cells.grid(grids.chosen(cfg), recipe(cfg), config.study_dir(cfg), seeds(cfg))
     return fill("study", cfg, grid, report.write, console)
 
 
@@ -67,8 +66,11 @@ def fill(command, cfg, grid, write_report, console=None):
         )
     console = console or Console(stderr=True)
     folder = config.study_dir(cfg)
-    _refuse_another_recipe(command, folder, cfg)
-    with runs.locked(folder, config.to_flagfile(cfg)), _terminated_like_interrupted():
+    if any(folder.glob("runs/*/*.json")):
+        # What is said of the grid, how many seeds and which experiments, may change.
+        free = {field.name for field in fields(cfg)} - {field.name for field in fields(recipe(cfg))}
+        runs.refuse_other_flags(folder, asdict(recipe(cfg)), f"a {command}", free | {"seed"})
+    with runs.locked(folder, asdict(cfg)), _terminated_like_interrupted():
         try:
             _fill(cfg, grid, write_report, console)
         finally:
@@ -81,38 +83,31 @@ def fill(command, cfg, grid, write_report, console=None):
 
 def recipe(cfg):
     """The recipe that a grid varies, a `config.Pretrain`."""
-    shared = {field.name: getattr(cfg, field.name) for field in fields(config.Pretrain)}
     # A collapse is a result here, so that every run has the same number of epochs.
-    return config.Pretrain(**{**shared, "stop_on_collapse": False})
+    return setting(cfg, {"stop_on_collapse": False})
 
 
-def chosen(cfg):
-    """The experiments that `--study` names."""
-    return [study for study in STUDIES if study.name in config.experiments(cfg.method, cfg.study)]
+def setting(cfg, changes):
+    """A configuration of `pretrain` that a grid trains with.
+
+    Args:
+        cfg: a `config.Grid` or `config.Pretrain`.
+        changes: values by flag that are different; of another `method` all that are its own.
+
+    Returns:
+        A `config.Pretrain`.
+
+    Raises:
+        ValueError: if the changes do not go with the rest.
+    """
+    known = fields(config.of("pretrain", changes.get("method", cfg.method)))
+    values = {field.name: getattr(cfg, field.name) for field in known if hasattr(cfg, field.name)}
+    return config.make("pretrain", **{**values, **changes})
 
 
 def seeds(cfg):
     """The seeds of a grid."""
     return range(cfg.seed, cfg.seed + cfg.seeds)
-
-
-def _refuse_another_recipe(command, study_dir, cfg):
-    path = study_dir / "flags.cfg"
-    if not any(study_dir.glob("runs/*/*.json")):
-        return
-    before = recipe(config.parse(command, [f"--flagfile={path}"]))
-    free = {flag.removeprefix("--") for flag in runs.FREE_TO_CHANGE} | {"seed"}
-    changed = [
-        f"--{field.name}: {getattr(before, field.name)} there, {getattr(cfg, field.name)} here"
-        for field in fields(before)
-        if field.name not in free
-        and getattr(before, field.name) != getattr(recipe(cfg), field.name)
-    ]
-    if changed:
-        raise ValueError(
-            f"{study_dir} holds a {command} of another recipe ({', '.join(changed)}); "
-            "repeat its flags to go on with it, or give another --run_dir"
-        )
 
 
 @contextlib.contextmanager
@@ -177,12 +172,12 @@ def _run(cfg, cell, changed, slot, stop, first):
     """Runs a cell to its end and records it; returns None, or why it failed."""
     began = time.monotonic()
     try:
-        setting = replace(recipe(cfg), **changed, seed=cell.seed, run_dir=str(cell.folder))
+        trained = setting(recipe(cfg), {**changed, "seed": cell.seed, "run_dir": str(cell.folder)})
     except ValueError as refusal:  # flags of the recipe that do not go with the row's
         code, error = 2, str(refusal)
     else:
-        command = measure.command(setting, cfg.linear, processors(slot, cfg.jobs))
-        code = _run_process(command, setting.backend, cell.log, stop)
+        command = measure.command(trained, cfg.linear, processors(slot, cfg.jobs))
+        code = _run_process(command, trained.backend, cell.log, stop)
         error = _last_words(cell.log, code) if code else None
     if stop.is_set():
         return None  # ended from outside, and so neither finished nor failed

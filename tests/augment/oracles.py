@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import scipy.ndimage
+import scipy.stats
 from PIL import Image
 
 from simsiam_keras.augment.recipe import Recipe
@@ -45,6 +46,29 @@ def each(operation, images, *parameters):
 def far(x, y):
     """Largest difference over all pixels."""
     return np.abs(np.asarray(x, "float64") - np.asarray(y, "float64")).max()
+
+
+# p-values
+
+
+def same(x, y):
+    """That two samples come from one distribution."""
+    return scipy.stats.ks_2samp(x, y).pvalue
+
+
+def flat(x, low=0.0, high=1.0):
+    """That a sample is uniform in [low, high)."""
+    return scipy.stats.kstest((np.asarray(x) - low) / (high - low), "uniform").pvalue
+
+
+def rate(changed, probability):
+    """That so many of a sample have a probability."""
+    return scipy.stats.binomtest(int(np.sum(changed)), changed.size, probability).pvalue
+
+
+def unrelated(x, y):
+    """That two properties, each true or false, are independent."""
+    return scipy.stats.chi2_contingency(np.histogram2d(x, y, bins=2)[0]).pvalue
 
 
 # Random resized crop

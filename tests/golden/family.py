@@ -16,7 +16,12 @@ import keras
 import numpy as np
 
 from simsiam_keras import distribute, heads, optimizers, schedules
-from simsiam_keras.methods import BYOL, SiameseContrastive, SiameseTriplet, SimCLR, SimSiam, SwAV
+from simsiam_keras.methods.ablations import AblatedSimSiam
+from simsiam_keras.methods.byol import BYOL
+from simsiam_keras.methods.siamese import SiameseContrastive, SiameseTriplet
+from simsiam_keras.methods.simclr import SimCLR
+from simsiam_keras.methods.simsiam import SimSiam
+from simsiam_keras.methods.swav import SwAV
 from simsiam_keras.targets import MomentumEncoder
 
 STEPS, BATCH, SIZE, D = 20, 32, 16, 16
@@ -27,28 +32,46 @@ def _projector():
     return heads.projector(D, hidden=24, batch_norm="hidden")
 
 
-# Method, its arguments beside the encoder, full views, small views.
+# Method, its heads, further arguments, full views, small views.
 CASES = {
     "simsiam": (SimSiam, lambda: (heads.projector(D), heads.predictor(8)), {}, 2, 0),
     "simsiam, multi-crop": (
-        *(SimSiam, lambda: (heads.projector(D), heads.predictor(8)), {"small_views": 1}, 2, 1),
+        AblatedSimSiam,
+        lambda: (heads.projector(D), heads.predictor(8)),
+        {"small_views": 1},
+        2,
+        1,
     ),
-    "byol": (*(BYOL, lambda: (_projector(), heads.predictor(8)), {}, 2, 0),),
+    "byol": (BYOL, lambda: (_projector(), heads.predictor(8)), {}, 2, 0),
     "simclr": (SimCLR, lambda: (_projector(),), {"temperature": 0.2}, 2, 0),
     "swav": (SwAV, lambda: (_projector(),), {"prototypes": 6, "freeze_steps": 2}, 2, 0),
     "swav, multi-crop and queue": (
-        *(SwAV, lambda: (_projector(),)),
-        *({"prototypes": 6, "queue": 64, "queue_start": 3, "small_views": 1}, 2, 1),
+        SwAV,
+        lambda: (_projector(),),
+        {"prototypes": 6, "queue": 64, "queue_start": 3, "small_views": 1},
+        2,
+        1,
     ),
     "siamese_contrastive": (SiameseContrastive, tuple, {}, 1, 0),
     "siamese_triplet": (SiameseTriplet, tuple, {"mining": "all"}, 1, 0),
 }
+# Of which the losses must be those of another.
+EQUAL = {
+    "simsiam, no ablation": (
+        "simsiam",
+        (AblatedSimSiam, lambda: (heads.projector(D), heads.predictor(8)), {}, 2, 0),
+    ),
+}
 LABELLED = ("siamese_contrastive", "siamese_triplet")
+
+
+def _case(name):
+    return CASES[name] if name in CASES else EQUAL[name][1]
 
 
 def _encoder():
     """Two convolutions: a deeper network makes 1e-2 of rounding's 1e-7 within the steps."""
-    x = images = keras.Input((SIZE, SIZE, 3))
+    x = images = keras.Input((None, None, 3))  # multi-crop has two sizes
     x = keras.layers.Rescaling(1 / 64, offset=-2.0)(x)
     for i, filters in enumerate((8, 16)):
         x = keras.layers.Conv2D(filters, 3, strides=2, use_bias=False, name=f"conv_{i}")(x)
@@ -58,7 +81,7 @@ def _encoder():
 
 def build(name):
     """The compiled method with weights that NumPy draws."""
-    cls, parts, arguments, _, _ = CASES[name]
+    cls, parts, arguments, _, _ = _case(name)
     if cls is BYOL:
         arguments = {"target": MomentumEncoder(0.9, total_steps=STEPS)}
     model = cls(_encoder(), *parts(), **arguments)
@@ -80,7 +103,7 @@ def build(name):
 
 def batches(name):
     """The views of each step: noise of their own on pictures that they share."""
-    _, _, _, full, small = CASES[name]
+    _, _, _, full, small = _case(name)
     random = np.random.default_rng(1)
     kinds = random.integers(0, 255, (4, SIZE, SIZE, 3))
     for _ in range(STEPS):

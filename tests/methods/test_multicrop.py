@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from simsiam_keras import optimizers
-from simsiam_keras.methods.simsiam import SimSiam
+from simsiam_keras.methods.ablations import AblatedSimSiam
 from tests import oracle
-from tests.methods.test_simsiam import images, numpy, tiny, tiny_encoder
+from tests.tiny import ablated as tiny
+from tests.tiny import double as numpy
+from tests.tiny import images, tiny_encoder
 
 
 def views(small):
@@ -58,20 +60,13 @@ def test_small_views_go_through_the_same_weights_at_their_own_size():
     after = [numpy(v) for v in model.encoder.trainable_variables]
     assert all(abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
     assert len(model.variables) == count  # no copy of the encoder
-    x = views(1)[2]
-    at_size = model.at_size(5)
-    np.testing.assert_array_equal(
-        numpy(model.features(x, training=False)), numpy(at_size(x, training=False))
-    )
 
 
 def test_small_views_need_symmetric_pairs():
     with pytest.raises(ValueError, match="`small_views` must be 0 where `symmetrization`"):
-        SimSiam(tiny_encoder(), small_views=1, symmetrization="asym")
+        AblatedSimSiam(tiny_encoder(), small_views=1, symmetrization="asym")
 
 
 def test_another_number_of_views_is_refused():
-    with pytest.raises(
-        ValueError, match="`small_views=2` takes 4 views of each image. Received: 3"
-    ):
+    with pytest.raises(ValueError, match="takes 4 views of each image here. Received: 3"):
         tiny(small_views=2)(views(1), training=True)

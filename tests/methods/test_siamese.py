@@ -7,7 +7,8 @@ import pytest
 from simsiam_keras import encoders
 from simsiam_keras.methods.siamese import SiameseContrastive, SiameseTriplet
 from tests import oracle
-from tests.methods.test_simsiam import images, numpy, tiny_encoder
+from tests.tiny import double as numpy
+from tests.tiny import images, tiny_encoder
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 

@@ -9,7 +9,8 @@ from simsiam_keras import heads, optimizers
 from simsiam_keras.methods.simclr import SimCLR
 from tests import oracle
 from tests.gradients import gradients
-from tests.methods.test_simsiam import images, numpy, tiny_encoder, two_views
+from tests.tiny import double as numpy
+from tests.tiny import images, tiny_encoder, two_views
 
 
 def tiny(seed=0, **arguments):

@@ -1,3 +1,4 @@
+import functools
 import inspect
 
 import keras
@@ -7,62 +8,14 @@ from keras import ops
 
 from simsiam_keras import heads, optimizers, schedules
 from simsiam_keras.losses import negative_cosine_similarity
+from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.methods.simsiam import SimSiam
 from tests import oracle
 from tests.gradients import gradients
-
-SHAPE, D = (8, 8, 3), 16
-
-
-def tiny_encoder(width=12):
-    """A convolution with batch normalization, its features averaged over space."""
-    images = keras.Input(SHAPE)
-    x = keras.layers.Rescaling(1 / 64, offset=-2.0)(images)
-    x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False, name="conv")(x)
-    x = keras.layers.ReLU()(heads.batch_norm(name="conv_norm")(x))
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="encoder")
-
-
-def tiny(seed=0, **arguments):
-    keras.utils.set_random_seed(seed)
-    return SimSiam(
-        tiny_encoder(), projector=heads.projector(D), predictor=heads.predictor(4), **arguments
-    )
-
-
-def images(n=8, seed=0):
-    return np.random.default_rng(seed).uniform(0, 255, size=(n, *SHAPE)).astype("float32")
-
-
-@keras.saving.register_keras_serializable("simsiam_keras_tests")
-class MirrorAndDim(keras.layers.Layer):
-    """Two fixed views: the image mirrored, and the image at half its brightness."""
-
-    def call(self, x, training=False):
-        return ops.flip(x, axis=2), x * 0.5
-
-
-def two_views(x):
-    return x[:, :, ::-1], x * np.float32(0.5)
-
-
-def numpy(x):
-    return ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64")
-
-
-def compiled(model, optimizer=None):
-    model.compile(optimizer or optimizers.SGD(0.05, weight_decay=5e-4))
-    return model
-
-
-def fit(model, data, steps=1):
-    """The loss of each of a few steps on the same batch."""
-    history = [model.fit(data, batch_size=len(images()), verbose=0).history for _ in range(steps)]
-    return [h["loss"][0] for h in history]
-
-
-def outputs_of(model, x1, x2):
-    return {name: numpy(v) for name, v in model((x1, x2), training=True).items()}
+from tests.tiny import MirrorAndDim, fit, images, outputs_of, stopped, tiny_encoder, two_views
+from tests.tiny import compiled_model as compiled
+from tests.tiny import double as numpy
+from tests.tiny import simsiam as tiny
 
 
 def check_algorithm_1(loss_of):
@@ -134,7 +87,7 @@ def test_the_outputs_are_f_and_h_of_each_view():
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
 def test_gradient_reaches_z_only_without_the_stop_gradient(stop_gradient):
-    model = tiny(stop_gradient=stop_gradient)
+    model = stopped(stop_gradient)
     names = ("p1", "p2", "z1", "z2")
     values = outputs_of(model, *two_views(images()))
     variables = [keras.Variable(values[name].astype("float32")) for name in names]
@@ -158,7 +111,7 @@ def test_gradient_reaches_z_only_without_the_stop_gradient(stop_gradient):
 
 def check_constant_targets(stop_gradient):
     """Gradients of every weight equal those with the targets as arrays of numbers."""
-    model = tiny(stop_gradient=stop_gradient)
+    model = stopped(stop_gradient)
     x1, x2 = two_views(images())
     targets = outputs_of(model, x1, x2)
     z1, z2 = (targets[name].astype("float32") for name in ("z1", "z2"))
@@ -308,13 +261,13 @@ def optimizer_of(name, model):
 
 @pytest.mark.parametrize("name", ["sgd", "constant predictor rate"])
 def test_saving_and_loading_changes_nothing(name, tmp_path):
-    model = tiny(augmenter=MirrorAndDim(), stop_gradient=False)
+    model = tiny(augmenter=MirrorAndDim())
     compiled(model, optimizer_of(name, model))
     x = images()
     fit(model, x, steps=2)
     model.save(tmp_path / "model.keras")
     restored = keras.models.load_model(tmp_path / "model.keras")
-    assert type(restored) is SimSiam and restored.stop_gradient is False
+    assert type(restored) is SimSiam
     np.testing.assert_array_equal(model.predict(x, verbose=0), restored.predict(x, verbose=0))
     pairs = {name: numpy(v) for name, v in model(two_views(x)).items()}
     for key, value in restored(two_views(x)).items():
@@ -344,14 +297,14 @@ def test_forgetting_the_optimizer_is_seen_to_differ(tmp_path):
 
 
 def test_config_matches_the_constructor():
-    model = tiny(augmenter=MirrorAndDim(), stop_gradient=False, name="twin")
+    model = tiny(augmenter=MirrorAndDim(), name="twin")
     config = model.get_config()
     arguments = set(inspect.signature(SimSiam.__init__).parameters) - {"self", "kwargs"}
     assert set(config) == arguments | {"name", "trainable", "dtype"}
     clone = SimSiam.from_config(
         keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(config))
     )
-    assert clone.name == "twin" and clone.stop_gradient is False
+    assert clone.name == "twin"
     assert isinstance(clone.augmenter, MirrorAndDim)
     for part in ("encoder", "projector", "predictor"):
         a, b = getattr(model, part), getattr(clone, part)
@@ -368,7 +321,7 @@ def test_the_defaults_are_the_papers():
         (2048, 512),
         (512, 2048),
     ]
-    assert model.stop_gradient is True and model.augmenter is None
+    assert model.augmenter is None
     model = SimSiam(tiny_encoder(), projector=heads.projector(40))
     assert model.predictor.get_layer("predictor_linear_1").units == 10  # d / 4
 
@@ -413,8 +366,8 @@ def shifted(rng, digits):
     return np.clip(x + rng.normal(0, 12, size=x.shape), 0, 255).astype("float32")[..., None]
 
 
-def spread_after_training(stop_gradient, seed=0, epochs=50, batch_size=128):
-    """`z_std` of a small net after 700 steps on scikit-learn's digits."""
+def spread_after_training(stop_gradient, seed=0, epochs=20, batch_size=128):
+    """`z_std` of a small net after 280 steps on scikit-learn's digits."""
     digits = pytest.importorskip("sklearn.datasets").load_digits().images * (255 / 16)
     rng = np.random.default_rng(seed)
     many = np.concatenate([digits[rng.permutation(len(digits))] for _ in range(epochs)])
@@ -428,7 +381,9 @@ def spread_after_training(stop_gradient, seed=0, epochs=50, batch_size=128):
         x = keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(heads.batch_norm()(x))
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-    model = SimSiam(encoder, heads.projector(32), stop_gradient=stop_gradient)
+    cls = SimSiam if stop_gradient else functools.partial(AblatedSimSiam, stop_gradient=False)
+    # Without normalization of the output, which would hold its deviation up.
+    model = cls(encoder, heads.projector(32, batch_norm="hidden"))
     compiled(model, optimizers.SGD(0.2, weight_decay=5e-4))
     model.fit(views, batch_size=batch_size, shuffle=False, verbose=0)
     x1, x2 = (view[-1024:] for view in views)
@@ -436,7 +391,7 @@ def spread_after_training(stop_gradient, seed=0, epochs=50, batch_size=128):
 
 
 def test_removing_the_stop_gradient_collapses_the_output():
-    # With the stop-gradient, seeds 0 and 1: .990 .987 on TensorFlow 2.21, .996 .990 on JAX 0.10.
-    # Without, seeds 0 to 3: .283 .000 .000 .451 and .461 .583 .536 .414. The paper's figure 2.
-    assert spread_after_training(stop_gradient=True) > 0.9
-    assert spread_after_training(stop_gradient=False) < 0.7
+    # Seeds 0 to 3 on TensorFlow 2.21: .77 .77 .74 .80 with the stop-gradient, .014 .015 .014 .017
+    # without. The paper's figure 2.
+    assert spread_after_training(stop_gradient=True) > 0.6
+    assert spread_after_training(stop_gradient=False) < 0.1

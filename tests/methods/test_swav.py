@@ -11,7 +11,8 @@ from simsiam_keras import heads, optimizers
 from simsiam_keras.methods.swav import SwAV
 from tests import oracle
 from tests.gradients import gradients
-from tests.methods.test_simsiam import SHAPE, images, numpy, tiny_encoder, two_views
+from tests.tiny import double as numpy
+from tests.tiny import images, tiny_encoder, two_views
 
 K = 5
 
@@ -36,7 +37,7 @@ def by_hand(z, prototypes, full=(0, 1), temperature=0.1, epsilon=0.05, iteration
 
 def outputs_of(model, views):
     """The projector's outputs of every view, `[n, d]`, not normalized."""
-    return [numpy(model.projector(model.features(x, training=True), training=True)) for x in views]
+    return [numpy(model.project(x, training=True)) for x in views]
 
 
 def check_loss(expected, count=2, **arguments):
@@ -209,6 +210,5 @@ def test_arguments_are_checked(arguments, sentence):
 
 
 def test_another_number_of_views_is_refused():
-    with pytest.raises(ValueError, match="takes 3 views of each image. Received: 2 views"):
+    with pytest.raises(ValueError, match="takes 3 views of each image here. Received: 2 views"):
         tiny(small_views=1)(two_views(images()), training=True)
-    assert SHAPE[0] == 8

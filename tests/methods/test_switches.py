@@ -8,30 +8,21 @@ import numpy as np
 import pytest
 from keras import ops
 
-from simsiam_keras import heads, losses, optimizers, runs
-from simsiam_keras.methods.simsiam import PAIRS, SimSiam, views_of
+from simsiam_keras import losses, optimizers, runs
+from simsiam_keras.family import PAIRS
+from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
 from tests import oracle
 from tests.gradients import gradients
-from tests.methods.test_simsiam import (
-    SHAPE,
-    D,
-    images,
-    numpy,
-    outputs_of,
-    tiny_encoder,
-)
+from tests.tiny import SHAPE, D, images, outputs_of
+from tests.tiny import ablated as tiny
+from tests.tiny import double as numpy
 
+VIEWS = {"sym": 2, "asym": 2, "asym2x": 4}
 DISTANCES = {
     "cosine": (oracle.distance, oracle.distance_gradient),
     "cross_entropy": (oracle.cross_entropy, oracle.cross_entropy_gradient),
 }
-
-
-def tiny(seed=0, predictor=None, **arguments):
-    keras.utils.set_random_seed(seed)
-    predictor = heads.predictor(4) if predictor is None else predictor
-    return SimSiam(tiny_encoder(), heads.projector(D), predictor, **arguments)
 
 
 def views(count=2, n=8, seed=0):
@@ -76,7 +67,7 @@ def loss_of(symmetrization, y, distance):
 
 def check_loss(symmetrization, similarity, expected=None):
     model = tiny(symmetrization=symmetrization, similarity=similarity)
-    y = model(views(views_of(symmetrization)), training=True)
+    y = model(views(VIEWS[symmetrization]), training=True)
     values = {name: numpy(v) for name, v in y.items()}
     distance, _ = DISTANCES[similarity]
     expected = (expected or loss_of)(symmetrization, values, distance)
@@ -127,7 +118,7 @@ def test_asym2x_does_not_pair_across_the_pairs():
 )
 def test_only_what_the_loss_needs_is_predicted(symmetrization, outputs):
     model = tiny(symmetrization=symmetrization)
-    assert set(model(views(views_of(symmetrization)), training=True)) == outputs
+    assert set(model(views(VIEWS[symmetrization]), training=True)) == outputs
 
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
@@ -162,7 +153,7 @@ def test_gradients_of_every_output(symmetrization, similarity, stop_gradient):
 
 
 def outputs_of_all(model):
-    batch = views(views_of(model.symmetrization))
+    batch = views(model.views)
     return {name: numpy(v) for name, v in model(batch, training=True).items()}
 
 
@@ -189,7 +180,7 @@ def test_in_the_asymmetric_loss_the_second_view_only_sets_the_target():
 
 @pytest.mark.parametrize("symmetrization", PAIRS)
 def test_another_number_of_views_is_named(symmetrization):
-    wrong = 4 if views_of(symmetrization) == 2 else 2
+    wrong = 4 if VIEWS[symmetrization] == 2 else 2
     with pytest.raises(ValueError, match=f"takes {6 - wrong} views .* Received: {wrong} views"):
         tiny(symmetrization=symmetrization)(views(wrong), training=True)
 
@@ -286,7 +277,7 @@ def test_alternating_every_step_is_simsiam(symmetrization, similarity):
     def run(**more):
         model = tiny(symmetrization=symmetrization, similarity=similarity, **more)
         compiled(model)
-        count = views_of(symmetrization)
+        count = VIEWS[symmetrization]
         return [step(model, views(count, seed=10 + t)) for t in range(6)], model.encoder
 
     (expected, plain), (actual, encoder) = run(), run(targets=Snapshot(1))
@@ -448,11 +439,11 @@ SWITCHES = {
 
 def switched(name, seed=0):
     arguments = {k: v() if k == "targets" else v for k, v in SWITCHES[name].items()}
-    return tiny(seed, **arguments)
+    return tiny(seed=seed, **arguments)
 
 
 def batch_of(model, seed):
-    batch = indexed(seed=seed, count=views_of(model.symmetrization))
+    batch = indexed(seed=seed, count=model.views)
     return batch if isinstance(model.targets, MovingAverage) else batch["views"]
 
 
@@ -505,11 +496,11 @@ def test_forgetting_the_targets_state_is_seen_to_differ(name):
 
 
 def test_config_holds_the_constructors_arguments():
-    arguments = set(inspect.signature(SimSiam.__init__).parameters) - {"self", "kwargs"}
+    arguments = set(inspect.signature(AblatedSimSiam.__init__).parameters) - {"self", "kwargs"}
     for name in SWITCHES:
         config = switched(name).get_config()
         assert arguments <= set(config)
-        clone = SimSiam.from_config(
+        clone = AblatedSimSiam.from_config(
             keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(config))
         )
         for key in ("stop_gradient", "fixed_predictor", "similarity", "symmetrization"):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from simsiam_keras import config
-from simsiam_keras.study import cells, runner
+from simsiam_keras.study import cells, grids, runner
 
 
 def study(study_dir, behave, **flags):
@@ -13,10 +13,10 @@ def study(study_dir, behave, **flags):
 
     None leaves a run out, a text is the sentence that it failed with.
     """
-    cfg = config.Study(**{"epochs": 40, "knn_every": 5, **flags}, study_dir=str(study_dir))
+    cfg = config.make("study", **{"epochs": 40, "knn_every": 5, **flags}, study_dir=str(study_dir))
     study_dir.mkdir()
     (study_dir / "flags.cfg").write_text(config.to_flagfile(cfg))
-    grid = cells.grid(runner.chosen(cfg), runner.recipe(cfg), study_dir, runner.seeds(cfg))
+    grid = cells.grid(grids.chosen(cfg), runner.recipe(cfg), study_dir, runner.seeds(cfg))
     for cell, changes in grid.items():
         numbers = behave(changes, cell.seed)
         if isinstance(numbers, str):

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from simsiam_keras import config
-from simsiam_keras.study import cells, grids, runner
+from simsiam_keras import config, family
+from simsiam_keras.study import cells, grids
 from tests.conftest import ROOT
 
 ROWS = [pytest.param(s, r, id=f"{s.name}-{r.label}") for s in grids.STUDIES for r in s.rows]
@@ -35,7 +35,7 @@ def test_numbers_are_the_papers():
 
 
 def test_the_flag_offers_every_study():
-    (field,) = [f for f in dataclasses.fields(config.Study) if f.name == "study"]
+    (field,) = [f for f in dataclasses.fields(config.of("study")) if f.name == "study"]
     assert field.metadata["choices"] == (*PAPER, "all")
 
 
@@ -45,13 +45,13 @@ def test_every_row_is_a_configuration_of_every_recipe(study, row, path):
     recipe = config.parse("pretrain", [f"--flagfile={path}"])
     cfg = dataclasses.replace(recipe, **cells.changes(row, recipe))
     # Through the command line, which also checks choices and lower bounds.
-    assert config.parse("pretrain", config.to_flagfile(cfg).splitlines()) == cfg
+    assert config.parse("pretrain", config.to_arguments(cfg)) == cfg
     assert "{" not in cells.label(row, recipe)
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_rows_of_a_study_differ_and_one_is_simsiam(name):
-    recipe = config.Pretrain()
+    recipe = config.make("pretrain")
     names = [cells.name(cells.changes(row, recipe)) for row in study(name).rows]
     assert len(set(names)) == len(names)
     assert cells.RECIPE in names
@@ -65,7 +65,9 @@ def test_rows_mean_the_same_on_another_recipe():
 
 
 def test_sizes_are_shares_of_the_recipe():
-    recipe = config.Pretrain(batch_size=64, output_dim=512, predictor_hidden=128, epochs=120)
+    recipe = config.make(
+        "pretrain", batch_size=64, output_dim=512, predictor_hidden=128, epochs=120
+    )
     values = [{**cells.changes(row, recipe)} for row in study("batch_size").rows]
     assert [v.get("batch_size", 64) for v in values] == [8, 16, 32, 64, 128, 256, 512]
     assert [v.get("warmup_epochs", 0) for v in values] == [0, 0, 0, 0, 12, 12, 12]
@@ -76,11 +78,11 @@ def test_sizes_are_shares_of_the_recipe():
 
 def test_shares_are_rounded_down():
     row = grids.Row("", {"batch_size": grids.Scaled("batch_size", Fraction(1, 8))}, None)
-    assert cells.changes(row, config.Pretrain(batch_size=15)) == {"batch_size": 1}
+    assert cells.changes(row, config.make("pretrain", batch_size=15)) == {"batch_size": 1}
 
 
 def test_shared_settings_are_run_once(tmp_path):
-    grid = cells.grid(grids.STUDIES, config.Pretrain(), tmp_path, range(3))
+    grid = cells.grid(grids.STUDIES, config.make("pretrain"), tmp_path, range(3))
     rows = sum(len(study.rows) for study in grids.STUDIES)
     # Every study has the recipe among its rows: one run instead of eight.
     assert len(grid) == 3 * (rows - len(grids.STUDIES) + 1)
@@ -88,7 +90,7 @@ def test_shared_settings_are_run_once(tmp_path):
 
 
 def test_first_seed_of_everything_comes_first(tmp_path):
-    order = list(cells.grid(grids.STUDIES, config.Pretrain(), tmp_path, range(4, 7)))
+    order = list(cells.grid(grids.STUDIES, config.make("pretrain"), tmp_path, range(4, 7)))
     assert [cell.seed for cell in order] == sorted(cell.seed for cell in order)
     assert [cell.seed for cell in order if cell.name == cells.RECIPE] == [4, 5, 6]
     assert order[0].name == cells.RECIPE
@@ -99,25 +101,28 @@ def test_first_seed_of_everything_comes_first(tmp_path):
 @pytest.mark.parametrize("name", [*PAPER, "all"])
 def test_a_study_is_chosen_by_name(name):
     expected = list(PAPER) if name == "all" else [name]
-    assert [study.name for study in runner.chosen(config.Study(study=name))] == expected
+    assert [study.name for study in grids.chosen(config.make("study", study=name))] == expected
 
 
-@pytest.mark.parametrize("method", config.METHOD_DEFAULTS)
+@pytest.mark.parametrize("method", family.FAMILY)
 def test_another_method_has_the_experiments_on_what_it_has(method):
-    chosen = [study.name for study in runner.chosen(config.Study(method=method))]
-    assert chosen == [
-        study.name
-        for study in grids.STUDIES
-        if all(
-            method in config.ONLY_OF.get(flag, (method,))
-            for row in study.rows
-            for flag in row.flags
-        )
-    ]
-    assert {"batch_size", "output_dim"} <= set(chosen)
+    chosen = [study.name for study in grids.chosen(config.make("study", method=method))]
+    expected = {
+        "simsiam": [study.name for study in grids.STUDIES],
+        "siamese_contrastive": ["batch_size"],
+        "siamese_triplet": ["batch_size"],
+    }
+    assert chosen == expected.get(method, ["batch_size", "output_dim"])
+    # What a method does not have is not changed.
+    recipe = config.make("pretrain", method=method)
+    for study in grids.chosen(config.make("study", method=method)):
+        for row in study.rows:
+            dataclasses.replace(recipe, **cells.changes(row, recipe))
 
 
 def test_an_experiment_on_another_methods_part_is_refused():
     card = ROOT / "flags" / "byol_digits.cfg"
-    with pytest.raises(ValueError, match="--method=byol it may be batch_size, output_dim or all"):
-        config.parse("study", [f"--flagfile={card}", "--study=predictor"])
+    cfg = config.parse("study", [f"--flagfile={card}", "--study=predictor"])
+    sentence = "--method=byol does not have; it may be batch_size, output_dim or all"
+    with pytest.raises(ValueError, match=sentence):
+        grids.chosen(cfg)

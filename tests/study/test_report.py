@@ -99,7 +99,9 @@ def test_protocol_is_stated(study_dir):
 
 
 def test_the_command_gives_the_study_back(tmp_path):
-    cfg = config.Study(study="predictor", linear=False, dataset="folder:my photos", base_lr=0.2)
+    cfg = config.make(
+        "study", study="predictor", linear=False, dataset="folder:my photos", base_lr=0.2
+    )
     words = shlex.split(report.command(cfg))
     assert config.parse("study", words[4:]) == cfg
 
@@ -196,7 +198,7 @@ def test_effective_rank_is_shown_where_it_was_measured(tmp_path):
 
 def test_an_earlier_experiment_stays_in_the_report(tmp_path):
     cfg, _ = folders.study(tmp_path / "s", behave, study="stop_gradient", seeds=1)
-    later = config.Study(study="similarity", seeds=1, epochs=40, study_dir=cfg.study_dir)
+    later = config.make("study", study="similarity", seeds=1, epochs=40, study_dir=cfg.study_dir)
     (tmp_path / "s" / "flags.cfg").write_text(config.to_flagfile(later))
     report.write(tmp_path / "s")
     text = (tmp_path / "s" / "report.md").read_text()

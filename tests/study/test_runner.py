@@ -14,7 +14,7 @@ from rich.console import Console
 from simsiam_keras import config, runs
 from simsiam_keras.__main__ import main
 from simsiam_keras.errors import RunFailed
-from simsiam_keras.study import cells, measure, runner
+from simsiam_keras.study import cells, grids, measure, runner
 from tests.conftest import ROOT
 from tests.study import folders
 
@@ -83,7 +83,9 @@ def test_failures_are_tried_again_only_when_asked(tmp_path):
     (failed, *_) = [cell for cell in grid if cell.error()]
     failed.settle(1.0, "it rained", linear=True)
     assert run(cfg)[0]["failed"] == 3 and failed.error() == "it rained"
-    again = config.Study(**{**flags, "knn_every": 5}, study_dir=cfg.study_dir, retry_failed=True)
+    again = config.make(
+        "study", **{**flags, "knn_every": 5}, study_dir=cfg.study_dir, retry_failed=True
+    )
     assert run(again)[0]["failed"] == 3 and "must be a multiple" in failed.error()
 
 
@@ -96,15 +98,15 @@ def test_only_failures_are_a_failure(tmp_path):
 
 def test_another_recipe_in_the_same_folder_is_refused_and_named(tmp_path):
     cfg, _ = folders.study(tmp_path / "s", healthy, study="stop_gradient", seeds=1)
-    other = config.Study(epochs=50, knn_every=5, study_dir=cfg.study_dir)
-    with pytest.raises(ValueError, match="study of another recipe .--epochs: 40 there, 50 here"):
+    other = config.make("study", epochs=50, knn_every=5, study_dir=cfg.study_dir)
+    with pytest.raises(ValueError, match="a study with other flags .--epochs: 40 there, 50 here"):
         run(other)
 
 
 def test_more_experiments_and_seeds_join_a_study(tmp_path):
     folders.study(tmp_path / "s", healthy, study="stop_gradient", seeds=1)
-    wider = config.Study(study="all", seeds=2, epochs=40, study_dir=str(tmp_path / "s"))
-    grid = cells.grid(runner.chosen(wider), runner.recipe(wider), tmp_path / "s", [0, 1])
+    wider = config.make("study", study="all", seeds=2, epochs=40, study_dir=str(tmp_path / "s"))
+    grid = cells.grid(grids.chosen(wider), runner.recipe(wider), tmp_path / "s", [0, 1])
     settled = [cell.name for cell in grid if cell.settled(linear=True)]
     assert settled == [cells.RECIPE, "stop_gradient=false"]
 
@@ -121,7 +123,7 @@ def test_a_run_in_the_folder_is_not_written_to(tmp_path):
     (tmp_path / "run" / "flags.cfg").write_text("--epochs=1\n")
     (tmp_path / "run" / "result.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a finished run"):
-        run(config.Study(study_dir=str(tmp_path / "run")))
+        run(config.make("study", study_dir=str(tmp_path / "run")))
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"flags.cfg", "result.json"}
 
 
@@ -149,7 +151,7 @@ def test_its_flagfile_goes_on_with_a_study(tmp_path):
 
 
 def test_a_collapse_does_not_end_a_run():
-    assert not runner.recipe(config.Study(stop_on_collapse=True)).stop_on_collapse
+    assert not runner.recipe(config.make("study", stop_on_collapse=True)).stop_on_collapse
 
 
 def cell(name, seed=0):

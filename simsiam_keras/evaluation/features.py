@@ -6,7 +6,7 @@ from simsiam_keras import runs
 from simsiam_keras.data.pipeline import evaluation_batches
 
 
-def embed(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
+def features(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
     """Puts the un-augmented images of a source through an encoder, in order.
 
     Args:
@@ -23,25 +23,25 @@ def embed(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
     first = 0
     for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
         if first == 0:
-            features = np.empty((len(source), rows.shape[1]), "float32")
-        features[first : first + len(rows)] = rows
+            found = np.empty((len(source), rows.shape[1]), "float32")
+        found[first : first + len(rows)] = rows
         first += len(rows)
-    return features
+    return found
 
 
-def embed_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
-    """Writes what `embed` returns to a .npy file, in the memory of a few batches whatever n is.
+def features_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
+    """Writes what `features` returns to a .npy file, in the memory of a few batches whatever n is.
 
     The file appears when it is complete.
 
     Args:
         path: the file.
-        encode: as in `embed`.
-        source: as in `embed`.
-        size: as in `embed`.
-        eval_crop: as in `embed`.
-        batch_size: as in `embed`.
-        on_batch: as in `embed`.
+        encode: as in `features`.
+        source: as in `features`.
+        size: as in `features`.
+        eval_crop: as in `features`.
+        batch_size: as in `features`.
+        on_batch: as in `features`.
 
     Returns:
         The features as a read-only memory map, float32 `[n, d]`.

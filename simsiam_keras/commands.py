@@ -1,6 +1,8 @@
-"""The commands that read an encoder or a run: linear-probe, knn, embed, export, preview."""
+"""The commands, as functions of their configurations."""
 
-import json
+import dataclasses
+import functools
+import math
 import time
 from pathlib import Path
 
@@ -9,9 +11,34 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from simsiam_keras import config, distribute, export, plots, runs, train
-from simsiam_keras.data import sources
-from simsiam_keras.evaluation import embeddings, knn, linear
+from simsiam_keras import build, config, distribute, export, plots, runs, train, views
+from simsiam_keras.data import pipeline, sources
+from simsiam_keras.evaluation import features_to_file, knn, linear
+
+
+def pretrain(cfg, console=None):
+    """Trains an encoder, or resumes where the same run was stopped.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        console: a `rich.console.Console` for progress, standard error by default.
+
+    Returns:
+        The content of result.json and `run_dir`, a dict.
+
+    Raises:
+        ValueError: if the configuration or its input cannot be used; nothing has been trained.
+        RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
+    """
+    with build.place(cfg):
+        # Every process computes the same; the first alone writes and talks.
+        first = distribute.process() == 0
+        console = console or Console(stderr=True, quiet=not first)
+        say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+        # Resumed or repeated, a run may have another number of processes: it is the same run.
+        flags = dataclasses.replace(cfg, job_addresses="", num_processes=0, process_id=-1)
+        with runs.locked(config.run_dir(cfg), dataclasses.asdict(flags), write=first) as run_dir:
+            return train.pretrain(build.parts(cfg, say), run_dir, console)
 
 
 def linear_probe(cfg, console=None):
@@ -34,12 +61,12 @@ def linear_probe(cfg, console=None):
     train_set, test_set = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
-    with runs.locked(folder, config.to_flagfile(cfg)) as run_dir:
+    with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
         before = _fingerprint(encoder, train_set)
         probe = linear.linear_probe(
-            _features(encoder, train_set, cfg.batch_size, run_dir, console),
+            _mapped_features(encoder, train_set, cfg.batch_size, run_dir, console),
             train_set.labels,
-            _features(encoder, test_set, cfg.batch_size, run_dir, console),
+            _mapped_features(encoder, test_set, cfg.batch_size, run_dir, console),
             test_set.labels,
             optimizer=cfg.optimizer,
             learning_rates=rates,
@@ -97,11 +124,11 @@ def nearest_neighbours(cfg, console=None):
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder)
     bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
-    with runs.locked(_run_dir(cfg, "knn"), config.to_flagfile(cfg)) as run_dir:
+    with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         accuracy = knn.knn_accuracy(
-            _features(encoder, bank, cfg.batch_size, run_dir, console),
+            _mapped_features(encoder, bank, cfg.batch_size, run_dir, console),
             bank.labels,
-            _features(encoder, queries, cfg.batch_size, run_dir, console),
+            _mapped_features(encoder, queries, cfg.batch_size, run_dir, console),
             queries.labels,
             cfg.knn_k,
             cfg.knn_temperature,
@@ -120,7 +147,7 @@ def nearest_neighbours(cfg, console=None):
     return {**result, "run_dir": str(run_dir)}
 
 
-def embed(cfg, console=None):
+def write_features(cfg, console=None):
     """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
 
     Features are streamed to the disk, so that any number of images takes the same memory. The
@@ -139,16 +166,16 @@ def embed(cfg, console=None):
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder)
     source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
-    with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), config.to_flagfile(cfg)) as run_dir:
+    with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"
-        features = _embed(path, encoder, source, cfg.batch_size, console)
+        written = _write_features(path, encoder, source, cfg.batch_size, console)
         labels = run_dir / "labels.npy" if source.labels is not None else None
         if labels:
             with runs.atomic_file(labels) as file:
                 np.save(file, source.labels)
         _write_environment(run_dir, source)
         result = {
-            "features": list(features.shape),
+            "features": list(written.shape),
             "file": str(path),
             "labels": str(labels) if labels else None,
             "dataset": cfg.dataset,
@@ -173,16 +200,19 @@ def export_checkpoint(cfg, console=None):
     """
     del console
     source_dir = Path(cfg.run_dir)
-    if not (source_dir / "flags.cfg").exists():
+    path = source_dir / "flags.cfg"
+    if not path.exists():
         raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
-    trained = config.parse("pretrain", [f"--flagfile={source_dir / 'flags.cfg'}"])
-    recipe = train.recipe_of(trained)
-    images = json.loads((source_dir / "environment.json").read_text())["data"]["images"]
-    model, _ = train.build_model(trained, recipe, steps=1, images=images)
-    epoch = runs.restore_checkpoint(source_dir, model)
+    try:
+        trained = config.parse("pretrain", [f"--flagfile={path}"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    recipe = build.recipe(trained)
+    encoder = build.plain_encoder(trained, recipe.size)
+    epoch = runs.restore_encoder(source_dir, encoder)
     if epoch == 0:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
-    written = export.save_encoder(model.encoder, cfg.output, recipe.eval_crop)
+    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop)
     return {"epoch": epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
 
 
@@ -203,8 +233,8 @@ def preview(cfg, console=None):
     source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    recipe = train.recipe_of(cfg)
-    grid = train.preview_grid(cfg, recipe, source, cfg.pairs)
+    recipe = build.recipe(cfg)
+    grid = views.preview(cfg, recipe, source, cfg.pairs)
     plots.write_png(path, grid)
     return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
 
@@ -236,25 +266,28 @@ def _rates(text):
     if not text:
         return None
     try:
-        return tuple(float(rate) for rate in text.split(","))
+        rates = tuple(float(rate) for rate in text.split(","))
     except ValueError:
+        rates = (math.nan,)
+    if not all(map(math.isfinite, rates)):
         raise ValueError(
-            f"--learning_rates must be numbers separated by commas. Received: {text}"
-        ) from None
+            f"--learning_rates must be finite numbers separated by commas. Received: {text}"
+        )
+    return rates
 
 
-def _features(encoder, source, batch_size, run_dir, console):
+def _mapped_features(encoder, source, batch_size, run_dir, console):
     """The features as a memory map, so that more of them than memory holds can be evaluated."""
     path = run_dir / ".features.npy"
-    features = _embed(path, encoder, source, batch_size, console)
+    mapped = _write_features(path, encoder, source, batch_size, console)
     path.unlink()  # the map keeps the content until it is closed, however the process ends
-    return features
+    return mapped
 
 
-def _embed(path, encoder, source, batch_size, console):
+def _write_features(path, encoder, source, batch_size, console):
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"features of {source.name}", total=len(source))
-        return embeddings.embed_to_file(
+        return features_to_file(
             path,
             encoder,
             source,
@@ -267,12 +300,10 @@ def _embed(path, encoder, source, batch_size, console):
 
 def _fingerprint(encoder, source):
     batch = next(
-        embeddings.evaluation_batches(source, encoder.image_size, encoder.eval_crop, batch_size=16)
+        pipeline.evaluation_batches(source, encoder.image_size, encoder.eval_crop, batch_size=16)
     )[0]
     return encoder(batch)
 
 
 def _write_environment(run_dir, source):
-    data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
-    environment = runs.environment(keras.backend.backend(), distribute.devices(), data)
-    runs.write_json(run_dir / "environment.json", environment)
+    runs.write_environment(run_dir, keras.backend.backend(), distribute.devices(), source)

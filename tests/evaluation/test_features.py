@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from simsiam_keras.data.base import ArraySource, Source
-from simsiam_keras.evaluation.embeddings import embed, embed_to_file
+from simsiam_keras.evaluation import features, features_to_file
 from tests.conftest import ROOT
 from tests.memory import resident
 
 SIZE, D = 4, 1024
+WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, D))
 
 
 class Generated(Source):
@@ -30,15 +31,12 @@ class Generated(Source):
 
 
 def encode(images):
-    weights = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, D))
-    return (
-        images.reshape(len(images), -1) @ weights
-    )  # float64: the file must be float32 all the same
+    return images.reshape(len(images), -1) @ WEIGHTS  # float64: the file is float32 all the same
 
 
 def streamed_is_exact(write, path, n, batch_size):
     source = Generated(n)
-    expected = embed(encode, source, SIZE, batch_size=batch_size)
+    expected = features(encode, source, SIZE, batch_size=batch_size)
     write(path, encode, source, SIZE, batch_size=batch_size)
     found = np.load(path)
     assert found.dtype == expected.dtype == "float32" and found.shape == (n, D)
@@ -46,10 +44,10 @@ def streamed_is_exact(write, path, n, batch_size):
 
 
 def without_the_last_batch(path, encode, source, size, batch_size):
-    features = np.lib.format.open_memmap(path, "w+", "float32", (len(source), D))
+    file = np.lib.format.open_memmap(path, "w+", "float32", (len(source), D))
     for first in range(0, len(source) - batch_size + 1, batch_size):
         images = np.stack([source.read(i) for i in range(first, first + batch_size)])
-        features[first : first + batch_size] = encode(images)
+        file[first : first + batch_size] = encode(images)
 
 
 def in_float64(path, encode, source, size, batch_size):
@@ -57,8 +55,8 @@ def in_float64(path, encode, source, size, batch_size):
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(7, 3), (6, 3), (2, 256), (5, 1)])
-def test_a_streamed_file_holds_what_embed_returns(tmp_path, n, batch_size):
-    streamed_is_exact(embed_to_file, tmp_path / "features.npy", n, batch_size)
+def test_a_streamed_file_holds_the_features(tmp_path, n, batch_size):
+    streamed_is_exact(features_to_file, tmp_path / "features.npy", n, batch_size)
     assert [path.name for path in tmp_path.iterdir()] == ["features.npy"]
 
 
@@ -69,15 +67,15 @@ def test_the_comparison_refuses_wrong_files(tmp_path, wrong):
 
 
 def test_the_result_is_a_map_of_the_file_that_cannot_be_written(tmp_path):
-    features = embed_to_file(tmp_path / "features.npy", encode, Generated(5), SIZE)
-    assert isinstance(features, np.memmap) and not features.flags.writeable
+    found = features_to_file(tmp_path / "features.npy", encode, Generated(5), SIZE)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
 
 
 def test_progress_is_told(tmp_path):
     done = []
     arguments = dict(encode=encode, source=Generated(7), size=SIZE, batch_size=3)
-    embed(**arguments, on_batch=done.append)
-    embed_to_file(tmp_path / "features.npy", **arguments, on_batch=done.append)
+    features(**arguments, on_batch=done.append)
+    features_to_file(tmp_path / "features.npy", **arguments, on_batch=done.append)
     assert done == [3, 3, 1] * 2
 
 
@@ -97,39 +95,40 @@ class Interrupted:
 def test_an_interruption_leaves_nothing_and_repeats(tmp_path):
     path = tmp_path / "features.npy"
     with pytest.raises(KeyboardInterrupt):
-        embed_to_file(path, Interrupted(), Generated(12), SIZE, batch_size=3)
+        features_to_file(path, Interrupted(), Generated(12), SIZE, batch_size=3)
     assert list(tmp_path.iterdir()) == []
-    streamed_is_exact(embed_to_file, path, 12, 3)
+    streamed_is_exact(features_to_file, path, 12, 3)
 
 
 def test_an_interruption_leaves_the_old_file(tmp_path):
     path = tmp_path / "features.npy"
-    streamed_is_exact(embed_to_file, path, 4, 3)
+    streamed_is_exact(features_to_file, path, 4, 3)
     before = path.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        embed_to_file(path, Interrupted(), Generated(12), SIZE, batch_size=3)
+        features_to_file(path, Interrupted(), Generated(12), SIZE, batch_size=3)
     assert path.read_bytes() == before
 
 
 KILLED = """
 import os, signal, sys
-from tests.evaluation.test_embeddings import SIZE, Generated, embed_to_file, encode
+from tests.evaluation.test_features import SIZE, Generated, encode, features_to_file
 batches = []
 def on_batch(n):
     batches.append(n)
     if len(batches) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-embed_to_file(sys.argv[1], encode, Generated(12), SIZE, batch_size=3, on_batch=on_batch)
+features_to_file(sys.argv[1], encode, Generated(12), SIZE, batch_size=3, on_batch=on_batch)
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_leaves_is_written_over(tmp_path):
     path = tmp_path / "features.npy"
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, capture_output=True)
     assert done.returncode == -9, done.stderr
     (rest,) = tmp_path.iterdir()
     assert rest != path and rest.name.startswith(".")
-    streamed_is_exact(embed_to_file, path, 12, 3)
+    streamed_is_exact(features_to_file, path, 12, 3)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -146,24 +145,25 @@ def traced_peak(function):
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     path, batch_size = tmp_path / "features.npy", 32
 
-    def grown(embed):
+    def grown(compute):
         few, many = (
-            traced_peak(lambda n=n: embed(encode, Generated(n), SIZE, batch_size=batch_size))
-            for n in (128, 4096)
+            traced_peak(lambda n=n: compute(encode, Generated(n), SIZE, batch_size=batch_size))
+            for n in (128, 2048)
         )
         return many - few
 
-    assert grown(functools.partial(embed_to_file, path)) < 1
-    assert 0.9 < grown(embed) / (4096 * D * 4 / 1e6) < 1.1
+    assert grown(functools.partial(features_to_file, path)) < 1
+    assert 0.9 < grown(features) / (2048 * D * 4 / 1e6) < 1.1
 
 
 MEASURED = """
 import sys
-from tests.evaluation.test_embeddings import SIZE, Generated, embed, embed_to_file, encode, resident
+from tests.evaluation.test_features import SIZE, Generated, encode, features, features_to_file
+from tests.memory import resident
 n, path = int(sys.argv[1]), sys.argv[2]
 before = resident("VmRSS")
 arguments = dict(encode=encode, source=Generated(n), size=SIZE)
-features = embed_to_file(path, **arguments) if path else embed(**arguments)
+found = features_to_file(path, **arguments) if path else features(**arguments)
 print(resident("VmHWM") - before)
 """
 
@@ -186,5 +186,5 @@ def test_a_process_that_streams_does_not_grow(tmp_path):
 
 def test_order_and_values_are_those_of_the_images():
     images = np.arange(6, dtype="uint8").repeat(SIZE * SIZE * 3).reshape(6, SIZE, SIZE, 3)
-    features = embed(lambda x: x[:, 0, 0, :2] * 2.0, ArraySource("a", images), SIZE, batch_size=4)
-    np.testing.assert_array_equal(features, 2 * np.arange(6).repeat(2).reshape(6, 2))
+    found = features(lambda x: x[:, 0, 0, :2] * 2.0, ArraySource("a", images), SIZE, batch_size=4)
+    np.testing.assert_array_equal(found, 2 * np.arange(6).repeat(2).reshape(6, 2))

@@ -1,0 +1,301 @@
+"""Flags to parts: the recipe, the images, the views, the model and its optimizer of a run."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+
+from simsiam_keras import distribute, encoders, family, monitors, optimizers, schedules, views
+from simsiam_keras.augment.recipe import RECIPES, Recipe
+from simsiam_keras.data import balanced, pipeline, sources, subsets
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a run is made of.
+
+    Attributes:
+        facts: what result.json begins with: method, dataset, backend, epochs, seed.
+        flags: the resolved flags by name, of which diagnosis and advice speak.
+        headline: what the run is about, in words.
+        recipe: the augmentation recipe.
+        source: the training images.
+        probe: a `monitors.Probe`, or None without labels.
+        model: the compiled method.
+        schedule: its learning rate as a function of the step.
+        copy: function without arguments to another such method.
+        encoder: function without arguments to another such encoder, in float32 on one device.
+        batches: function of the first epoch to what `fit` takes.
+        pairs: function without arguments to the view pairs that are measured for collapse.
+        preview: function of a number of images to a picture of their views.
+        epochs: passes over the images.
+        steps: optimizer calls in an epoch.
+        batch_size: images in one of them.
+        seed: of everything that is drawn.
+        jit_compile: as in `keras.Model.compile`.
+        knn_every: epochs between kNN measurements; 0: first and last only.
+        checkpoint_every: epochs between checkpoints.
+        stop_on_collapse: whether a collapse ends the run.
+    """
+
+    facts: Mapping
+    flags: Mapping
+    headline: str
+    recipe: Recipe
+    source: sources.Source
+    probe: monitors.Probe | None
+    model: keras.Model
+    schedule: Callable
+    copy: Callable
+    encoder: Callable
+    batches: Callable
+    pairs: Callable
+    preview: Callable
+    epochs: int
+    steps: int
+    batch_size: int
+    seed: int
+    jit_compile: bool | str
+    knn_every: int
+    checkpoint_every: int
+    stop_on_collapse: bool
+
+
+@contextlib.contextmanager
+def place(cfg):
+    """Seeds everything, and computes within on the processes, devices and precision of the flags.
+
+    Args:
+        cfg: a `config.Pretrain`.
+
+    Raises:
+        ValueError: if the backend does not have what is asked for.
+        ProcessLost: if another process of the run has ended.
+    """
+    keras.utils.set_random_seed(cfg.seed)
+    distribute.initialize(cfg.job_addresses, cfg.num_processes, cfg.process_id)
+    with (
+        distribute.noticing_lost_processes(),
+        distribute.scope(cfg.strategy, cfg.virtual_devices),
+        _dtype_policy(cfg.precision),
+    ):
+        yield
+
+
+def parts(cfg, say):
+    """Builds a run, within `place`.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        say: function of a sentence.
+
+    Returns:
+        A `Parts`.
+
+    Raises:
+        ValueError: if the configuration or its input cannot be used.
+    """
+    augmentation = recipe(cfg)
+    batch_size = cfg.batch_size // cfg.gradient_accumulation
+    images = source(cfg)
+    pipeline.steps_per_epoch(len(images), cfg.batch_size)  # refuses more than there are
+    steps = pipeline.steps_per_epoch(len(images), batch_size)
+    _check_replicas(cfg, batch_size)
+    probe = _probe(cfg, images, say)
+    trained, schedule = model(cfg, augmentation, steps, len(images))
+    return Parts(
+        facts={
+            "method": cfg.method,
+            "dataset": cfg.dataset,
+            "backend": keras.backend.backend(),
+            "epochs": cfg.epochs,
+            "seed": cfg.seed,
+        },
+        flags=dataclasses.asdict(cfg),
+        headline=_headline(cfg, images, trained, steps, batch_size),
+        recipe=augmentation,
+        source=images,
+        probe=probe,
+        model=trained,
+        schedule=schedule,
+        copy=lambda: model(cfg, augmentation, steps=1)[0],
+        encoder=functools.partial(plain_encoder, cfg, augmentation.size),
+        batches=functools.partial(_batches, cfg, augmentation, images, batch_size),
+        pairs=functools.partial(views.sample_pairs, cfg, augmentation, images),
+        preview=functools.partial(views.preview, cfg, augmentation, images),
+        epochs=cfg.epochs,
+        steps=steps,
+        batch_size=batch_size,
+        seed=cfg.seed,
+        jit_compile=distribute.jit_compile(cfg.jit),
+        knn_every=cfg.knn_every,
+        checkpoint_every=cfg.checkpoint_every,
+        stop_on_collapse=cfg.stop_on_collapse,
+    )
+
+
+def source(cfg):
+    """The training images that the flags name.
+
+    Raises:
+        ValueError: if the method needs labels and there are none.
+    """
+    images = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    if cfg.member.supervised and images.labels is None:
+        raise ValueError(
+            f"--method={cfg.method} needs labelled images; {images.name} has no labels"
+        )
+    return subsets.few_labels(images, cfg.labels_per_class) if cfg.labels_per_class else images
+
+
+def _probe(cfg, images, say):
+    """The labelled images of the kNN monitor, or None without labels."""
+    if cfg.probe_dataset == "none":
+        return None
+    name = cfg.probe_dataset or cfg.dataset
+    same = name == cfg.dataset and cfg.probe_split == cfg.split
+    if same and images.labels is None:
+        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
+        return None
+    bank = images if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
+    if bank.labels is None:
+        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
+    try:
+        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
+    except sources.NoSuchSplit:
+        queries = None
+    return monitors.Probe(bank, queries, cfg.probe_test_split, cfg.knn_k, cfg.knn_temperature)
+
+
+def _check_replicas(cfg, batch_size):
+    replicas = distribute.replicas()
+    if batch_size % replicas:
+        raise ValueError(
+            f"--batch_size / --gradient_accumulation must be a multiple of the {replicas} "
+            f"replicas. Received: {batch_size}"
+        )
+    if distribute.processes() > 1 and cfg.augment == "host":
+        raise ValueError(
+            "--augment=host makes the views of a whole batch in one process; with "
+            f"{distribute.processes()} processes use --augment=device"
+        )
+
+
+@contextlib.contextmanager
+def _dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def recipe(cfg):
+    """The augmentation recipe that the flags describe."""
+    found = RECIPES[cfg.recipe]
+    if cfg.image_size:
+        found = dataclasses.replace(found, size=cfg.image_size)
+    if cfg.min_crop:
+        found = dataclasses.replace(found, crop_area=(cfg.min_crop, found.crop_area[1]))
+    if cfg.small_views:
+        found = dataclasses.replace(
+            found,
+            small_views=cfg.small_views,
+            small_size=cfg.small_size or found.size // 2,
+            small_crop_area=(cfg.small_min_crop, found.crop_area[0]),
+        )
+    return found
+
+
+def encoder(cfg, size):
+    """The encoder that the flags describe, for square images of `size` pixels; None: of any."""
+    shape = (size, size, 3)
+    kind, _, name = cfg.encoder.partition(":")
+    if kind == "keras.applications":
+        return encoders.application(name, shape)
+    if cfg.encoder not in encoders.ENCODERS:
+        known = ", ".join(encoders.ENCODERS)
+        raise ValueError(
+            f"--encoder must be one of {known} or keras.applications:NAME. Received: {cfg.encoder}"
+        )
+    make = encoders.ENCODERS[cfg.encoder]
+    flags = {"stem": cfg.stem, "width": cfg.width, "zero_init_residual": cfg.zero_init_residual}
+    taken = inspect.signature(make).parameters  # the twin has neither stem nor residual
+    return make(shape, **{name: value for name, value in flags.items() if name in taken})
+
+
+def plain_encoder(cfg, size):
+    """The encoder as it is exported: in float32, on one device, for images of one size."""
+    with _dtype_policy("float32"), distribute.alone():
+        return encoder(cfg, size)
+
+
+def model(cfg, recipe, steps, images=1):
+    """The compiled method that the flags describe.
+
+    Args:
+        cfg: a `config.Pretrain`.
+        recipe: the augmentation recipe, of the views' size.
+        steps: optimizer calls in an epoch.
+        images: training images, which `--predictor=moving_average` remembers; default 1.
+
+    Returns:
+        `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
+    """
+    module, name = family.split(cfg.member.ablations if cfg.ablated else cfg.member.path)
+    method = getattr(importlib.import_module(module), name)
+    augmenter = views.device(recipe, cfg.seed, cfg.full_views) if cfg.augment == "device" else None
+    backbone = encoder(cfg, None if cfg.small_views else recipe.size)
+    built = method.from_flags(cfg, backbone, augmenter, steps, images)
+    distribute.synchronize(built)
+    peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
+    schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
+    optimizer = {"sgd": optimizers.SGD, "lars": optimizers.LARS}[cfg.optimizer](
+        schedule,
+        momentum=cfg.momentum,
+        weight_decay=cfg.weight_decay,
+        gradient_accumulation_steps=cfg.gradient_accumulation
+        if cfg.gradient_accumulation > 1
+        else None,
+    )
+    if cfg.predictor_lr == "constant":
+        variables = built.predictor.trainable_variables
+        optimizer = optimizers.with_constant_rate(optimizer, variables, peak)
+    built.compile(optimizer=optimizer, jit_compile=distribute.jit_compile(cfg.jit))
+    return built, schedule
+
+
+def _batches(cfg, recipe, source, batch_size, first_epoch=0):
+    """Batches for `fit`: views made on the host, or images for the model's augmenter."""
+    options = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
+    options["with_index"] = cfg.remembers
+    if cfg.member.supervised:
+        options["with_labels"] = True
+        options["order"] = functools.partial(
+            balanced.balanced_order, source.labels, batch_size, cfg.classes_per_batch, cfg.seed
+        )
+    if cfg.augment == "host":
+        made = views.host(recipe, cfg.full_views)
+        return pipeline.training_views(source, made, batch_size, **options)
+    part = (distribute.process(), distribute.processes())
+    size = views.canvas(source, recipe)
+    return distribute.feed(
+        functools.partial(pipeline.training_images, source, batch_size, size, **options, part=part)
+    )
+
+
+def _headline(cfg, source, model, steps, batch_size):
+    return (
+        f"{len(source):,} images of {source.name}, "
+        f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
+        f"{steps} steps of {batch_size}, "
+        f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
+        f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"
+        + (f" in {distribute.processes()} processes" if distribute.processes() > 1 else "")
+    )

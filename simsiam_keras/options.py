@@ -1,0 +1,368 @@
+"""The flags of every command but those of a method: tables without logic, but for what is refused.
+
+A command is a frozen dataclass, a flag is one of its fields. `config` puts a method's flags beside
+those of a command that trains, and reads and writes them.
+"""
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+
+from simsiam_keras import family
+from simsiam_keras.family import option, redefine
+
+# The paper's experiments, values of --study; `study.grids` has what they change.
+EXPERIMENTS = (
+    "stop_gradient",
+    "predictor",
+    "batch_size",
+    "batch_norm",
+    "symmetrization",
+    "similarity",
+    "output_dim",
+    "alternation",
+)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    group = "run"
+
+    run_dir: str = option("", "Folder to write to; by default named after the input.")
+    backend: str = option(
+        os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "Keras backend.",
+        choices=("tensorflow", "jax", "torch"),
+    )
+    seed: int = option(0, "Seed of initialization, order and augmentation.", minimum=0)
+    debug: bool = option(False, "Show tracebacks and library messages.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.type is float and not math.isfinite(getattr(self, field.name)):
+                value = getattr(self, field.name)
+                raise ValueError(f"--{field.name} must be a finite number. Received: {value}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where images come from."""
+
+    group = "data"
+
+    dataset: str = option(
+        "digits",
+        "`digits`, `folder:PATH`, `npz:PATH`, or the name of a TensorFlow data set.",
+    )
+    data_dir: str = option("", "Where TensorFlow data sets are prepared.")
+    split: str = option("train", "Split to train or search in.")
+
+
+@dataclass(frozen=True)
+class Views:
+    """How two views are made of each image."""
+
+    group = "views"
+
+    recipe: str = option("cifar", "Augmentation recipe.", choices=("cifar", "imagenet", "digits"))
+    augment: str = option(
+        "host",
+        "`host`: keras_cv layers in tf.data; `device`: inside the training step, on any backend.",
+        choices=("host", "device"),
+    )
+    image_size: int = option(0, "Side of a view in pixels; 0: the recipe's.", minimum=0)
+    min_crop: float = option(
+        0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What is trained."""
+
+    group = "encoder"
+
+    encoder: str = option(
+        "resnet18", "resnet10, resnet18, resnet34, resnet50, twin or keras.applications:NAME."
+    )
+    stem: str = option("cifar", "First layers.", choices=("cifar", "imagenet", "stride2"))
+    width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
+    zero_init_residual: bool = option(False, "Start every residual block as the identity.")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What a paper tunes with its method, and `compare` so leaves to each."""
+
+    group = "optimization"
+
+    base_lr: float = option(
+        0.03, "Learning rate for a batch of 256; scaled by batch / 256.", minimum=0
+    )
+    warmup_epochs: int = option(0, "Epochs of linear warm-up before the cosine.", minimum=0)
+    optimizer: str = option(
+        "sgd",
+        "`sgd`; `lars`, for large batches, which leaves biases and BN out of decay and scaling.",
+        choices=("sgd", "lars"),
+    )
+    momentum: float = option(0.9, "Momentum of the optimizer.", minimum=0)
+    weight_decay: float = option(5e-4, "Coupled weight decay, on every parameter.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Optimization(Optimizer):
+    """How long, and in which parts."""
+
+    epochs: int = option(800, "Passes over the images.", minimum=1)
+    batch_size: int = option(512, "Images in an optimizer step.", minimum=2)
+    gradient_accumulation: int = option(
+        1, "Parts a batch is computed in; BN sees a part at a time.", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes, and how a run is kept."""
+
+    group = "run"
+
+    precision: str = option(
+        "float32", "Arithmetic.", choices=("float32", "mixed_bfloat16", "mixed_float16")
+    )
+    jit: str = option(
+        "auto",
+        "Compile the step with XLA; `auto`: but for TensorFlow on a CPU, where that is slower.",
+        choices=("auto", "on", "off"),
+    )
+    strategy: str = option(
+        "auto",
+        "`auto`: all GPUs (on JAX all devices of all processes); `mirrored`: MirroredStrategy.",
+        choices=("auto", "none", "mirrored"),
+    )
+    virtual_devices: int = option(
+        0, "Split the CPU into this many devices, to try several.", minimum=0
+    )
+    job_addresses: str = option(
+        "",
+        "HOST:PORT of the first of several processes, on JAX; this and the next two are by default "
+        "what KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID say.",
+    )
+    num_processes: int = option(0, "Processes of this run.", minimum=0)
+    process_id: int = option(-1, "Number of this process; 0 writes the run folder.", minimum=-1)
+    checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
+
+
+@dataclass(frozen=True)
+class Monitors:
+    """What is watched while it trains."""
+
+    group = "monitors"
+
+    probe_dataset: str = option(
+        "", "Labelled images for the kNN monitor; empty: `--dataset` if labelled; `none`: no kNN."
+    )
+    probe_split: str = option("train", "Split that is the kNN's bank.")
+    probe_test_split: str = option(
+        "test", "Split that is classified; where there is none, a fifth of the bank is."
+    )
+    knn_every: int = option(
+        10, "Epochs between kNN measurements; 0: first and last only.", minimum=0
+    )
+    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+    stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
+
+
+@dataclass(frozen=True)
+class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Views, Images):
+    """Trains an encoder and leaves a run folder."""
+
+    group = "method"
+
+    method: str = option(
+        "simsiam",
+        "What to train; of this list "
+        + " and ".join(name for name, member in family.FAMILY.items() if member.supervised)
+        + " need labels.",
+        choices=tuple(family.FAMILY),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                "--batch_size must be a multiple of --gradient_accumulation. Received: "
+                f"batch_size={self.batch_size}, gradient_accumulation={self.gradient_accumulation}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                "--warmup_epochs must be below --epochs. Received: "
+                f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
+            )
+        if self.member.compares and self.batch_size // self.gradient_accumulation < 2:
+            raise ValueError(
+                f"--method={self.method} compares the images of a batch: --batch_size must be at "
+                f"least twice --gradient_accumulation. Received: {self.batch_size} and "
+                f"{self.gradient_accumulation}"
+            )
+        for sentence in self.contradictions():
+            raise ValueError(sentence)
+
+    @property
+    def member(self):
+        """The method's entry in the family."""
+        return family.FAMILY[self.method]
+
+
+@dataclass(frozen=True)
+class Grid(Pretrain):
+    """Several settings of a recipe, each with several seeds."""
+
+    group = "run"
+
+    study_dir: str = option(
+        "",
+        "Folder to write to, which `--run_dir` typed on the command line names as well; by "
+        "default that of the recipe's own run, followed by the command's name.",
+    )
+    seeds: int = option(3, "Runs of every setting: seeds `--seed`, `--seed` + 1, ...", minimum=1)
+    jobs: int = option(
+        1,
+        "Runs at a time, each on its share of the processors: faster where one run does not keep "
+        "all of them busy, as small ones do not.",
+        minimum=1,
+    )
+    linear: bool = option(True, "Also train a linear classifier on each encoder.")
+    retry_failed: bool = option(False, "Run again what has failed.")
+
+
+@dataclass(frozen=True)
+class Study(Grid):
+    """Repeats the paper's experiments and reports them beside the paper's numbers."""
+
+    study: str = option(
+        "all",
+        "Experiment of the paper, or all that change what the method has.",
+        choices=(*EXPERIMENTS, "all"),
+    )
+
+
+@dataclass(frozen=True)
+class Compare(Grid):
+    """Trains several methods alike and reports them beside each other."""
+
+    methods: str = option("simsiam,byol,simclr,swav", "Methods, separated by commas.")
+    recipes: str = option(
+        "",
+        "Flagfile of each method, `{method}` standing for its name, from which only what it has to "
+        "itself is taken: heads, constants of the loss, optimizer. By default `{method}_NAME` "
+        "beside --flagfile=NAME. A method without one takes the flags here and its paper's heads.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for method in self.methods.split(","):
+            if method not in family.FAMILY:
+                raise ValueError(
+                    f"--methods must be among {', '.join(family.FAMILY)}, separated by commas. "
+                    f"Received: {self.methods}"
+                )
+
+
+@dataclass(frozen=True)
+class EncoderInput(Common, Images):
+    """An encoder and the images to put through it."""
+
+    group = "encoder"
+
+    encoder: str = option("", "SavedModel folder or .keras file (required).")
+    batch_size: int = option(256, "Images in a forward step.", minimum=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.encoder:
+            raise ValueError("--encoder is required: the path of a SavedModel or a .keras file")
+
+
+@dataclass(frozen=True)
+class LinearProbe(EncoderInput):
+    """Trains a linear classifier on frozen features and reports its accuracy."""
+
+    group = "optimization"
+
+    test_split: str = option("test", "Split that is classified once, at the end.")
+    optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
+    learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
+    epochs: int = option(90, "Passes over the features.", minimum=1)
+    probe_batch_size: int = option(
+        0, "Features in a step; 0: 256 for sgd, 4096 for lars.", minimum=0
+    )
+    validation_fraction: float = option(0.1, "Share of train that chooses the rate.", minimum=0)
+    classes: int = option(0, "Classes expected; 0: as many as are found.", minimum=0)
+
+
+@dataclass(frozen=True)
+class KNN(EncoderInput):
+    """Classifies by weighted nearest neighbours in feature space."""
+
+    group = "monitors"
+
+    test_split: str = option("test", "Split that is classified.")
+    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Embed(EncoderInput):
+    """Writes the features of a data set to features.npy, its labels to labels.npy."""
+
+
+@dataclass(frozen=True)
+class Export(Common):
+    """Writes the encoder of a run's last checkpoint, finished or not."""
+
+    run_dir: str = redefine(Common, "run_dir", help="Run folder to read (required).")
+    output: str = option("", "Folder to write encoder/ and encoder.keras to (required).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.run_dir or not self.output:
+            raise ValueError("--run_dir and --output are required")
+
+
+@dataclass(frozen=True)
+class Diagnose(Common):
+    """Says whether a run collapsed, when, and what to try."""
+
+    run_dir: str = redefine(Common, "run_dir", help="Run folder to read (required).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.run_dir:
+            raise ValueError("--run_dir is required: the folder of a run, finished or not")
+
+
+@dataclass(frozen=True)
+class Preview(Common, family.SmallViewFlags, Views, Images):
+    """Draws pairs of views, to see what the encoder will be shown."""
+
+    group = "run"
+
+    pairs: int = option(8, "Images to show.", minimum=1)
+    output: str = option("", "PNG to write; default RUN_DIR/views.png or views.png.")
+
+
+COMMANDS = {
+    "pretrain": Pretrain,
+    "linear-probe": LinearProbe,
+    "knn": KNN,
+    "embed": Embed,
+    "export": Export,
+    "preview": Preview,
+    "diagnose": Diagnose,
+    "study": Study,
+    "compare": Compare,
+}
