@@ -2,6 +2,7 @@
 
 import importlib
 
+from simsiam_keras import family, registration
 from simsiam_keras.version import __version__
 
 # Imported at first use: `python -m simsiam_keras --help` must not wait for Keras, and the backend
@@ -20,17 +21,14 @@ _MODULES = (
     "targets",
 )
 _NAMES = {
-    "BYOL": "simsiam_keras.methods.byol",
-    "SiameseContrastive": "simsiam_keras.methods.siamese",
-    "SiameseTriplet": "simsiam_keras.methods.siamese",
-    "SimCLR": "simsiam_keras.methods.simclr",
-    "SimSiam": "simsiam_keras.methods.simsiam",
-    "SwAV": "simsiam_keras.methods.swav",
+    **{name: module for module, name in map(family.split, family.classes())},
     "NegativeCosineSimilarity": "simsiam_keras.losses",
     "load_encoder": "simsiam_keras.export",
 }
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
+
+registration.install()  # Keras finds the classes of saved models
 
 
 def __getattr__(name):
