@@ -182,6 +182,20 @@ class SimSiamFlags(SmallViewFlags, PredictorFlags):
 
 
 @dataclass(frozen=True)
+class FastSiamFlags(PredictorFlags):
+    """Of https://doi.org/10.1007/978-3-031-16788-1_4; the heads are SimSiam's."""
+
+    views: int = option(
+        4, "Full views of each image, each of which predicts the mean of the others.", minimum=2
+    )
+
+    @property
+    def full_views(self):
+        """Views of full size of each image."""
+        return self.views
+
+
+@dataclass(frozen=True)
 class BYOLFlags(PredictorFlags):
     """Section 3.3 of arXiv 2006.07733."""
 
@@ -294,6 +308,11 @@ FAMILY = {
         high_loss=-0.3,
         rate=0.05,
         paper=(68.1, 70.0, 70.8, 71.3),
+    ),
+    "fastsiam": Member(
+        "FastSiam",
+        "simsiam_keras.methods.fastsiam.FastSiam",
+        FastSiamFlags,
     ),
     "byol": Member(
         "BYOL",

@@ -18,6 +18,7 @@ import numpy as np
 from simsiam_keras import distribute, heads, optimizers, schedules
 from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.methods.byol import BYOL
+from simsiam_keras.methods.fastsiam import FastSiam
 from simsiam_keras.methods.siamese import SiameseContrastive, SiameseTriplet
 from simsiam_keras.methods.simclr import SimCLR
 from simsiam_keras.methods.simsiam import SimSiam
@@ -42,6 +43,13 @@ CASES = {
         2,
         1,
     ),
+    "fastsiam": (
+        FastSiam,
+        lambda: (heads.projector(D), heads.predictor(8)),
+        {"views": 3},
+        3,
+        0,
+    ),
     "byol": (BYOL, lambda: (_projector(), heads.predictor(8)), {}, 2, 0),
     "simclr": (SimCLR, lambda: (_projector(),), {"temperature": 0.2}, 2, 0),
     "swav": (SwAV, lambda: (_projector(),), {"prototypes": 6, "freeze_steps": 2}, 2, 0),
@@ -60,6 +68,10 @@ EQUAL = {
     "simsiam, no ablation": (
         "simsiam",
         (AblatedSimSiam, lambda: (heads.projector(D), heads.predictor(8)), {}, 2, 0),
+    ),
+    "fastsiam, two views": (
+        "simsiam",
+        (FastSiam, lambda: (heads.projector(D), heads.predictor(8)), {"views": 2}, 2, 0),
     ),
 }
 LABELLED = ("siamese_contrastive", "siamese_triplet")
