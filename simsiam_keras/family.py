@@ -238,6 +238,23 @@ class SwAVFlags(SmallViewFlags, ProjectorFlags):
 
 
 @dataclass(frozen=True)
+class VICRegFlags(ProjectorFlags):
+    """Section 4.2 of arXiv 2105.04906; the coefficients' names are its code's."""
+
+    projector_layers: int = redefine(ProjectorFlags, "projector_layers", default=3)
+    output_dim: int = redefine(ProjectorFlags, "output_dim", default=8192)
+    sim_coeff: float = option(
+        25.0, "Weight of the invariance, the views' squared distance.", minimum=0
+    )
+    std_coeff: float = option(
+        25.0, "Weight of the variance, of channels that deviate by less than 1.", minimum=0
+    )
+    cov_coeff: float = option(
+        1.0, "Weight of the covariance between different channels.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
 class SiameseFlags(Flags):
     """What both supervised twins take."""
 
@@ -336,6 +353,12 @@ FAMILY = {
         compares=True,
         clustering=True,
         paper=(66.5, 69.1, 70.7, 71.8),
+    ),
+    "vicreg": Member(
+        "VICReg",
+        "simsiam_keras.methods.vicreg.VICReg",
+        VICRegFlags,
+        compares=True,
     ),
     "siamese_contrastive": Member(
         "Siamese, contrastive",

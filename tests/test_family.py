@@ -191,6 +191,7 @@ def test_two_replicas_equal_one():
     ("name", "mistake"),
     [
         ("simclr", "distribute.gather = lambda x: x\ndistribute.replica = lambda: 0"),
+        ("vicreg", "distribute.gather = lambda x: x"),
         ("swav", "distribute.total = lambda x: x"),
         ("swav, multi-crop and queue", "distribute.own_rows = lambda x: x"),
     ],

@@ -11,6 +11,7 @@ from simsiam_keras.losses.base import (
     l2_normalize,
 )
 from simsiam_keras.losses.contrastive import contrastive, distances, nt_xent, triplet
+from simsiam_keras.losses.decorrelation import vicreg
 from simsiam_keras.losses.similarity import (
     SIMILARITIES,
     NegativeCosineSimilarity,
@@ -36,4 +37,5 @@ __all__ = [
     "regression",
     "swapped_prediction",
     "triplet",
+    "vicreg",
 ]

@@ -23,6 +23,7 @@ from simsiam_keras.methods.siamese import SiameseContrastive, SiameseTriplet
 from simsiam_keras.methods.simclr import SimCLR
 from simsiam_keras.methods.simsiam import SimSiam
 from simsiam_keras.methods.swav import SwAV
+from simsiam_keras.methods.vicreg import VICReg
 from simsiam_keras.targets import MomentumEncoder
 
 STEPS, BATCH, SIZE, D = 20, 32, 16, 16
@@ -60,6 +61,7 @@ CASES = {
         2,
         1,
     ),
+    "vicreg": (VICReg, lambda: (_projector(),), {}, 2, 0),
     "siamese_contrastive": (SiameseContrastive, tuple, {}, 1, 0),
     "siamese_triplet": (SiameseTriplet, tuple, {"mining": "all"}, 1, 0),
 }
