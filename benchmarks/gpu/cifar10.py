@@ -1,17 +1,14 @@
-"""CIFAR-10 at the paper's size on a GPU: speed, profile, 200 and 800 epochs, and a report.
+"""CIFAR-10 on a GPU within one lease: the step beside plain PyTorch, a training run, its accuracy.
 
-    python -m benchmarks.gpu.cifar10 --data=cifar10_images --out=OUT
+    python -m benchmarks.gpu.cifar10 --data=cifar10_images --out=OUT [-- FLAGS_OF_PRETRAIN]
 
-does every stage that OUT does not have yet; stages may be named. Cut off at any moment, the same
-command goes on. `--minutes` ends it by itself, with exit code 3 while something is left to do.
-`OUT/report/` is complete after every stage and small. README.md beside this file has the rest.
+README.md beside this file has the rest.
 """
 
 import argparse
-import functools
-import importlib.util
-import math
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,122 +19,185 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import common
-from benchmarks.gpu import bench, report, sizes, training
+from benchmarks.gpu import bench, report, sizes
 from simsiam_keras import runs
 
-NEEDED = ("jax", "keras", "namex", "optree", "h5py", "ml_dtypes", "absl", "rich", "PIL")
-NEEDED += ("sklearn", "matplotlib", "tensorboardX")
-UNFINISHED = 3  # exit code
+MARGIN = 1.1  # epochs may become slower than those of the trial
 
 
-def draw_pictures(folder):
-    """Writes 256 and 64 small pictures of four classes, unless they are there."""
-    if folder.exists():
-        return
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for seed, (split, each) in enumerate((("train", 64), ("test", 16))):
-        for number, colour in enumerate(np.eye(4, 3)):
-            part = unfinished / split / f"class{number}"
-            part.mkdir(parents=True)
-            for i, pixels in enumerate(common.smooth_images(each, 32, 10 * seed + number)):
-                mixed = (0.7 * pixels + 0.3 * 255 * colour).astype("uint8")
-                Image.fromarray(mixed).save(part / f"{i}.png")
-    unfinished.rename(folder)
+def plan(ends, total, left, every, most):
+    """How many epochs fit, from a trial whose last epoch ended with a kNN and a checkpoint.
 
+    Args:
+        ends: seconds after its start at which each of its epochs ended, three or more.
+        total: seconds that it took, with what comes before and after the epochs.
+        left: seconds that the run may take.
+        every: epochs between two kNN measurements and checkpoints of the run.
+        most: epochs at most.
 
-def run_bench(job):
-    path = job.out / "bench.json"
-    if not path.exists():
-        runs.write_json(path, bench.run(job.size_name))
-    return True
+    Returns:
+        A dict: seconds of an `epoch`, of a `look` at the model, of the `rest`, and `epochs`.
 
-
-def run_profile(job):
-    path = job.out / "profile.json"
-    command = ("-m", "benchmarks.gpu.breakdown", job.size_name, str(path))
-    return training.call(command, job.out / "profile.log", job.left)
-
-
-def run_training(stage, job):
-    size = sizes.SIZES[job.size_name]
-    return training.run(stage, size, job.data, job.out, job.seed, job.left, job.say)
-
-
-STAGES = {
-    "bench": run_bench,
-    "profile": run_profile,
-    "train200": functools.partial(run_training, "train200"),
-    "train800": functools.partial(run_training, "train800"),
-}
+    Raises:
+        RuntimeError: if fewer than two fit.
+    """
+    epoch = (ends[-2] - ends[0]) / (len(ends) - 2)  # the first one compiles
+    look = max(0.0, ends[-1] - ends[-2] - epoch)
+    rest = total - len(ends) * epoch - look
+    epochs = min(most, int((left - rest) / (MARGIN * (epoch + look / every))))
+    if epochs < 2:
+        raise RuntimeError(f"{left:.0f} s are not enough for two epochs of {epoch:.2f} s")
+    return {"epoch": epoch, "look": look, "rest": rest, "left": left, "epochs": epochs}
 
 
 class Job:
-    """What is to be done, where, and until when."""
+    """The stages, methods that return what results.json keeps of them."""
+
+    STAGES = ("bench", "trial", "train", "sgd", "lars")
 
     def __init__(self, arguments):
-        self.size_name = "tiny" if arguments.tiny else "paper"
-        self.out = arguments.out.resolve()
-        self.data = self.out / "pictures" if arguments.tiny else arguments.data.resolve()
-        self.seed = arguments.seed
-        self.deadline = time.monotonic() + 60 * arguments.minutes
+        self.size = sizes.SIZES["tiny" if arguments.tiny else "paper"]
+        self.out, self.work = arguments.out.resolve(), arguments.work.resolve()
+        self.data = self.work / "pictures" if arguments.tiny else arguments.data.resolve()
+        self.flags, self.seed = arguments.flags, arguments.seed
+        self.end = time.monotonic() + 60 * arguments.minutes
+        for folder in (self.out, self.work):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    def left(self):
-        return self.deadline - time.monotonic()
+    def run(self):
+        """Does what results.json does not hold yet; returns the exit code."""
+        path = self.out / "results.json"
+        new = {"size": self.size.name, "seed": self.seed, "machine": common.machine()}
+        self.found = json.loads(path.read_text()) if path.exists() else new
+        self.found["failed"] = {}
+        for stage in self.STAGES:
+            if stage in self.found:
+                continue
+            self.say(f"{stage} starts")
+            try:
+                self.found[stage] = getattr(self, stage)()
+            except (RuntimeError, ValueError) as error:
+                self.found["failed"][stage] = str(error)
+                self.say(f"{stage} failed: {error}")
+            runs.write_json(path, self.found)
+            runs.write_atomically(self.out / "report.md", report.text(self.found))
+            if {"trial", "train"} & self.found["failed"].keys():
+                break  # the others need it
+        return 1 if self.found["failed"] else 0
+
+    def bench(self):
+        return bench.run(self.size)
+
+    def trial(self):
+        shutil.rmtree(self.work / "trial", ignore_errors=True)  # one that was cut off
+        said, total = self.pretrain("trial", self.size.trial, self.size.trial)
+        left = self.end - time.monotonic() - self.size.reserve
+        return plan(epoch_ends(said), total, left, self.size.every, self.size.epochs)
+
+    def train(self):
+        said, _ = self.pretrain("train", self.found["trial"]["epochs"], self.size.every)
+        for name in ("metrics.jsonl", "plots/curves.png"):
+            shutil.copy(self.work / "train" / name, self.out)
+        ends, row = epoch_ends(said), runs.read_metrics(self.work / "train")[-1]
+        images = row["images_per_second"] * row["seconds"]  # of an epoch
+        whole = images * (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else None
+        return {**self.result("train"), "with_everything": whole}
+
+    def sgd(self):
+        return self.linear("sgd")
+
+    def lars(self):
+        return self.linear("lars")
+
+    def pretrain(self, name, epochs, every):
+        flags = (f"--epochs={epochs}", f"--knn_every={every}", f"--checkpoint_every={every}")
+        return self.call("pretrain", name, *sizes.RECIPE, *self.size.flags, *self.flags, *flags)
+
+    def linear(self, optimizer):
+        encoder = f"--encoder={self.work / 'train' / 'encoder.keras'}"
+        flags = ("--backend=jax", encoder, f"--optimizer={optimizer}", *self.size.probe_flags)
+        self.call("linear-probe", optimizer, *flags)
+        return self.result(optimizer)
+
+    def result(self, name):
+        return json.loads((self.work / name / "result.json").read_text())
+
+    def call(self, command, name, *flags):
+        """Runs a command in `work/name`; returns [(seconds, line)] that it said, and its seconds.
+
+        Raises:
+            RuntimeError: if it failed.
+        """
+        common_flags = (f"--dataset=folder:{self.data}", f"--seed={self.seed}")
+        words = ("-m", "simsiam_keras", command, *flags, *common_flags)
+        began, said = time.monotonic(), []
+        process = subprocess.Popen(
+            [sys.executable, *words, f"--run_dir={self.work / name}"],
+            env={**os.environ, "PYTHONPATH": str(common.ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.say(" ".join(("python", *words)))
+        try:
+            for line in process.stdout:
+                said.append((time.monotonic() - began, line.rstrip()))
+                self.say(line.rstrip())
+        finally:
+            process.terminate()  # does nothing to one that has ended
+            code = process.wait()
+        if code:
+            last = [line for _, line in said if line][-1:]
+            raise RuntimeError(f"{command} ended with {code}: {''.join(last)}")
+        return said, time.monotonic() - began
 
     def say(self, sentence):
+        """Prints a line, and appends it to `OUT/log`."""
         line = f"{time.strftime('%H:%M:%S')} {sentence}"
         print(line, flush=True)
         with open(self.out / "log", "a") as file:
             file.write(line + "\n")
 
 
-def gpu():
-    """The card and its driver, where there is one."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    if shutil.which(query[0]) is None:
-        return "no GPU"
-    return "; ".join(subprocess.run(query, capture_output=True, text=True).stdout.splitlines())
+def epoch_ends(said):
+    """When each epoch ended, of the lines of a `pretrain`."""
+    return [seconds for seconds, line in said if re.match(r"epoch \d+/", line)]
+
+
+def draw_pictures(folder):
+    """Writes 128 and 32 small pictures of four classes."""
+    for seed, (split, each) in enumerate((("train", 32), ("test", 8))):
+        for number, colour in enumerate(np.eye(4, 3)):
+            part = folder / split / f"class{number}"
+            part.mkdir(parents=True, exist_ok=True)
+            for i, pixels in enumerate(common.smooth_images(each, 32, 10 * seed + number)):
+                mixed = (0.7 * pixels + 0.3 * 255 * colour).astype("uint8")
+                Image.fromarray(mixed).save(part / f"{i}.png")
 
 
 def main():
     """Do what is left to do; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="*", help=f"of {', '.join(STAGES)}; default all")
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of CIFAR-10")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end by then, to go on")
-    parser.add_argument("--seed", type=int, default=0, help="of the training runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of what is small")
+    parser.add_argument("--work", type=Path, help="folder of the runs; default OUT/work")
+    parser.add_argument("--minutes", type=float, default=9.0, help="that all of it may take")
+    parser.add_argument("--seed", type=int, default=0, help="of the run")
     parser.add_argument("--tiny", action="store_true", help="try everything, on drawn pictures")
+    parser.add_argument("flags", nargs="*", help="after --: flags of pretrain, to change the run")
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.stages) - STAGES.keys())
-    if unknown:
-        parser.error(f"stages must be of {', '.join(STAGES)}. Received: {', '.join(unknown)}")
     if not arguments.tiny and not (arguments.data and (arguments.data / "train").is_dir()):
         parser.error(f"--data must be a folder with train/ and test/. Received: {arguments.data}")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        parser.error(f"not installed: {', '.join(missing)}; see benchmarks/gpu/README.md")
-
+    arguments.work = arguments.work or arguments.out / "work"
     job = Job(arguments)
-    job.out.mkdir(parents=True, exist_ok=True)
     if arguments.tiny:
         draw_pictures(job.data)
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads would only wait
-    os.environ["KERAS_BACKEND"] = "jax"
-    # What a call compiled, the next one need not.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(job.out / "compiled"))
-    machine = f"{gpu()}; {common.machine()}"
-    for name in arguments.stages or STAGES:
-        job.say(f"{name}: starts")
-        finished = STAGES[name](job)
-        report.write(job.out, job.size_name, job.data, job.seed, machine)
-        if not finished:
-            job.say(f"{name}: not finished; the same command goes on")
-            return UNFINISHED
-        job.say(f"{name}: finished, see {job.out / 'report' / 'h200.md'}")
-    return 0
+    # What the trial compiled, the run need not, however little it was.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(job.work / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    return job.run()
 
 
 if __name__ == "__main__":

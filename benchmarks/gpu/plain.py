@@ -5,7 +5,6 @@ The network, loss and optimizer of `benchmarks/plain_torch.py`, channels last, b
 generator. `tests/test_gpu_script.py` gives this augmentation and the package's the same draws.
 """
 
-import itertools
 import math
 
 import torch
@@ -14,17 +13,13 @@ from benchmarks import plain_torch
 
 ATTEMPTS = 10
 LUMA = (0.299, 0.587, 0.114)
-CONTRAST, SATURATION, HUE = 1, 2, 3
+CONTRAST, SATURATION, HUE = 1, 2, 3  # after brightness
+# Uniform draws that a view needs: for the crop, the jitter, the grey and the mirror.
+WIDTHS = (2 * ATTEMPTS + 2, 1 + 2 * 4, 1, 1)
 
 
 def runner(cfg, recipe, images):
-    """The model, and a function that makes so many steps, waits for them and returns how many.
-
-    Args:
-        cfg: a `config.Pretrain`.
-        recipe: the augmentation recipe, without blur.
-        images: uint8 `[n, side, side, 3]`.
-    """
+    """The model, and a function that makes so many steps on uint8 images and waits for them."""
     torch.manual_seed(cfg.seed)
     torch.set_float32_matmul_precision("high")  # as JAX on a GPU
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,7 +31,7 @@ def runner(cfg, recipe, images):
     order = torch.randperm(len(images), device=device)
 
     def loss_of(batch):
-        draws = torch.rand(2 * len(batch), sum(widths(recipe)), device=batch.device)
+        draws = torch.rand(2 * len(batch), sum(WIDTHS), device=batch.device)
         x1, x2 = augment(torch.cat([batch, batch]), draws, recipe).chunk(2)
         x1, x2 = (x.contiguous(memory_format=layout) for x in (x1, x2))
         with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):  # slow on a CPU
@@ -56,30 +51,13 @@ def runner(cfg, recipe, images):
             optimizer.step()
             done += 1
         loss.item()  # waits
-        return steps
 
     return model, run
 
 
-def widths(recipe):
-    """Uniform draws that a view needs: for the crop, the jitter, the grey and the mirror."""
-    operations = sum(strength > 0 for strength in recipe.jitter)
-    return 2 * ATTEMPTS + 2, 1 + 2 * operations, 1, 1
-
-
 def augment(images, draws, recipe):
-    """One view of each image.
-
-    Args:
-        images: uint8 `[n, 3, h, w]`.
-        draws: uniform in [0, 1), `[n, sum(widths(recipe))]`.
-        recipe: a `Recipe` without blur.
-
-    Returns:
-        float32 `[n, 3, size, size]`, values 0..255.
-    """
-    ends = list(itertools.accumulate(widths(recipe)))
-    cropped, jittered, grey, mirrored = draws.tensor_split(ends[:-1], dim=1)
+    """One view of each image, uint8 `[n, 3, h, w]`, with draws `[n, sum(WIDTHS)]` in [0, 1)."""
+    cropped, jittered, grey, mirrored = draws.split(WIDTHS, dim=1)
     views = crop(images.float(), cropped, mirrored < recipe.flip, recipe)
     views = jitter(views, jittered, recipe)
     return torch.where((grey < recipe.grayscale)[:, :, None, None], luma(views), views)
@@ -118,12 +96,11 @@ def resizing(start, length, pixels, size):
 def jitter(views, draws, recipe):
     """ColorJitter in a random order for each view; hue is computed once, between the others."""
     strengths = recipe.jitter
-    operations = torch.tensor([i for i, s in enumerate(strengths) if s > 0], device=views.device)
     low = [max(0.0, 1 - s) for s in strengths[:3]] + [-strengths[3]]
     high = [1 + s for s in strengths[:3]] + [strengths[3]]
     low, high = (torch.tensor(x, device=views.device) for x in (low, high))
-    whether, order, amount = draws.tensor_split([1, 1 + len(operations)], dim=1)
-    order = operations[order.argsort(1)]
+    whether, order, amount = draws.split((1, 4, 4), dim=1)
+    order = order.argsort(1)
     amount = between(amount, low[order], high[order])
     neutral = (order != HUE).float()
     amount = torch.where(whether < recipe.jitter_probability, amount, neutral)
