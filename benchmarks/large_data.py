@@ -22,14 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import PIL
-from PIL import Image
 
 from benchmarks import common
+from benchmarks.generated import DIM, HEIGHT, QUERIES, WIDTH, make_folders, write_bank
 
-HEIGHT, WIDTH = 375, 500  # the usual photograph of ImageNet
-SMALL = 32
-DIM = 512
-QUERIES = 1000
 CLASSES = 1000
 BATCH = 32
 SIZES = (96, 224)  # sides of a view
@@ -71,18 +67,17 @@ def images_per_second(batches, seconds):
 
 def ways_to_read(source, size, epochs=10**6):
     """What `--augment=device` and `--augment=host` draw from, and the latter without augmenting."""
+    from simsiam_keras import views
     from simsiam_keras.augment import IMAGENET
-    from simsiam_keras.augment.host import TwoViews
     from simsiam_keras.data import pipeline
-    from simsiam_keras.train import DEVICE_CANVAS
 
-    views = TwoViews(dataclasses.replace(IMAGENET, size=size))
+    recipe = dataclasses.replace(IMAGENET, size=size)
     host = functools.partial(pipeline.training_views, source, batch_size=BATCH, epochs=epochs)
-    canvas = round(DEVICE_CANVAS * size)
+    side = views.canvas(source, recipe)
     return {
-        "training_images": pipeline.training_images(source, BATCH, canvas, epochs=epochs),
-        "training_views, read only": iter(host(Unaugmented(views.recipe))),
-        "training_views": iter(host(views)),
+        "training_images": pipeline.training_images(source, BATCH, side, epochs=epochs),
+        "training_views, read only": iter(host(Unaugmented(recipe))),
+        "training_views": iter(host(views.host(recipe))),
     }
 
 
@@ -125,7 +120,7 @@ def knn(bank, queries):
 def embed(images, path):
     """Seconds and memory of embedding generated images, to a file or, without a path, in memory."""
     from simsiam_keras.data import Source
-    from simsiam_keras.evaluation import embeddings
+    from simsiam_keras.evaluation import features, features_to_file
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), "uint8")
     weights = np.random.default_rng(1).normal(size=(8 * 8 * 3, DIM)).astype("float32")
@@ -143,8 +138,8 @@ def embed(images, path):
     arguments = (encode, Generated("generated", None, None, (8, 8, 3), "0"), 8)
     encode(pixels)
     if path:
-        return measured(lambda: {"shape": embeddings.embed_to_file(path, *arguments).shape})
-    return measured(lambda: {"shape": embeddings.embed(*arguments).shape})
+        return measured(lambda: {"shape": features_to_file(path, *arguments).shape})
+    return measured(lambda: {"shape": features(*arguments).shape})
 
 
 TASKS = {f.__name__: f for f in (load, read, epochs, knn, embed)}
@@ -193,33 +188,6 @@ def most_private(every=0.01):
         thread.join()
 
 
-# What is measured on.
-
-
-def photograph(rng, height, width):
-    """An image whose detail falls with its frequency, as that of photographs does."""
-    total = rng.normal(0, 6, (height, width, 3)).astype("float32")
-    for octave in range(2, 9):
-        coarse = rng.standard_normal((3, 2**octave, 2**octave)).astype("float32")
-        layers = (Image.fromarray(c).resize((width, height)) for c in coarse)
-        total += 28 * 2.0 ** (0.6 * (2 - octave)) * np.stack([np.asarray(c) for c in layers], -1)
-    return Image.fromarray(np.clip(128 + total, 0, 255).astype("uint8"))
-
-
-def write_jpegs(folder, count, height, width, distinct):
-    """Writes `count` JPEGs, of which `distinct` differ; returns their mean size in bytes."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    made = []
-    for i in range(min(count, distinct)):
-        made.append(folder / f"{i:07}.jpg")
-        photograph(rng, height, width).save(made[-1], quality=92)
-    data = [path.read_bytes() for path in made]
-    for i in range(len(made), count):
-        (folder / f"{i:07}.jpg").write_bytes(data[i % len(data)])
-    return sum(map(len, data)) / len(data)
-
-
 def various_sizes(folder):
     """The folder's photographs as a source that decodes them on the fly."""
     from simsiam_keras import data
@@ -228,19 +196,6 @@ def various_sizes(folder):
     if not isinstance(source, data.EncodedSource):
         raise ValueError(f"`folder` must hold images of various sizes. Received: folder={folder}")
     return source
-
-
-def write_bank(folder, rows, dtype):
-    """Random features and noisy copies of some, `bank.npy` and `queries.npy`; returns the paths."""
-    rng = np.random.default_rng(0)
-    bank = np.lib.format.open_memmap(folder / "bank.npy", "w+", dtype, (rows, DIM))
-    for first in range(0, rows, 10_000):
-        block = bank[first : first + 10_000]
-        block[:] = rng.standard_normal(block.shape, "float32")
-    bank.flush()  # or writing it would go on while others are measured
-    chosen = bank[:: rows // QUERIES][:QUERIES]
-    np.save(folder / "queries.npy", chosen + rng.normal(0, 0.1, chosen.shape).astype("float32"))
-    return {name: str(folder / f"{name}.npy") for name in ("bank", "queries")}
 
 
 # The report.
@@ -322,7 +277,7 @@ def report_knn(folder, bank_rows):
 
 def report_embed(folder, images):
     rows = []
-    for name, path in (("`embed_to_file`", str(folder / "features.npy")), ("`embed`", "")):
+    for name, path in (("`features_to_file`", str(folder / "features.npy")), ("`features`", "")):
         for n in (images // 10, images):
             found = run("embed", images=n, path=path)
             features = number(n * DIM * 4 / 1e6)
@@ -341,22 +296,6 @@ MEMORY = (
     'private memory, pages of mapped files and shared libraries together; "private" is RssAnon '
     'alone, sampled every 10 ms; "before" is VmRSS after the imports. 2 GiB are 2,147 MB.\n'
 )
-
-
-def make_folders(root, photographs, small):
-    """Folders of generated JPEGs, and the mean size of a file in each."""
-    names = (f"{SMALL} x {SMALL}, decoded once", f"{WIDTH} x {HEIGHT}, decoded once")
-    various = f"{WIDTH} x {HEIGHT} and upright, headers checked"
-    folders = {name: root / f"folder{i}" for i, name in enumerate((*names, various))}
-    sizes = {
-        names[0]: write_jpegs(folders[names[0]], small, SMALL, SMALL, distinct=2000),
-        names[1]: write_jpegs(folders[names[1]], photographs, HEIGHT, WIDTH, distinct=200),
-    }
-    upright = photographs // 4
-    sizes[various] = write_jpegs(folders[various], upright, WIDTH, HEIGHT, distinct=50)
-    for path in sorted(folders[names[1]].iterdir())[: photographs - upright]:
-        os.link(path, folders[various] / f"{path.stem}_wide.jpg")
-    return folders, sizes
 
 
 def main():

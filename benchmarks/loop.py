@@ -81,21 +81,20 @@ class Loop:
     def __init__(self, cfg, seconds):
         import keras
 
-        from simsiam_keras import train
+        from simsiam_keras import build
         from simsiam_keras.data import sources
 
         keras.utils.set_random_seed(0)
-        self.cfg, self.recipe = cfg, train.recipe_of(cfg)
+        self.cfg, self.recipe = cfg, build.recipe(cfg)
         images = common.smooth_images(4096, self.recipe.size)
         images = np.resize(images, (EPOCH, *images.shape[1:]))  # again and again the same
         self.source = sources.ArraySource("generated", images, fingerprint="generated")
         of_views = dataclasses.replace(cfg, augment="host")  # a model that is given its views
-        self.views_model, self.schedule = train.build_model(
-            of_views, self.recipe, EPOCH // cfg.batch_size
-        )
+        steps = EPOCH // cfg.batch_size
+        self.views_model, self.schedule = build.model(of_views, self.recipe, steps)
         self.model = self.views_model
         if cfg.augment == "device":
-            self.model, _ = train.build_model(cfg, self.recipe, EPOCH // cfg.batch_size)
+            self.model, _ = build.model(cfg, self.recipe, steps)
         self.ready = tuple(map(keras.ops.convert_to_tensor, ready_views(cfg.batch_size)))
         self.bare_step()
         steps = round(seconds / common.seconds_a_call(self.bare_step, seconds / 2))
@@ -135,9 +134,9 @@ class Loop:
         from simsiam_keras.data import pipeline
 
         if self.cfg.augment == "host":
-            from simsiam_keras.augment.host import TwoViews
+            from simsiam_keras.augment.host import Views
 
-            return self.host_views(TwoViews(self.recipe))
+            return self.host_views(Views(self.recipe))
         return pipeline.training_images(self.source, self.cfg.batch_size)
 
     def pretrain_callbacks(self, stack):
@@ -145,12 +144,13 @@ class Loop:
         from rich.console import Console
         from tensorboardX import SummaryWriter
 
-        from simsiam_keras import callbacks, config, diagnose, monitors, train
+        from simsiam_keras import callbacks, distribute, monitors, views
 
         cfg, epochs = self.cfg, 2
-        pairs = train._sample_pairs(cfg, self.recipe, self.source)
         measure = monitors.collapse_measures(
-            monitors.monitored(self.model, make_copy=None), pairs, train.jit_compile(cfg)
+            monitors.monitored(self.model, make_copy=None),
+            views.sample_pairs(cfg, self.recipe, self.source),
+            distribute.jit_compile(cfg.jit),
         )
         measure()  # compiles
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -160,15 +160,12 @@ class Loop:
         bar = callbacks.Progress(epochs, 0, self.steps, cfg.batch_size, console)
         stack.callback(bar.close)
         return [
+            callbacks.Clock(self.steps * cfg.batch_size),
             callbacks.StopOnNaN(run_dir),
             callbacks.Diagnosis(measure),
-            callbacks.Record(
-                run_dir, board, self.schedule, self.steps, self.steps * cfg.batch_size
-            ),
+            callbacks.Record(run_dir, board, self.schedule, self.steps),
             callbacks.Checkpoint(run_dir, cfg.checkpoint_every, epochs),
-            callbacks.CollapseWatch(
-                console.print, diagnose.parse_flags(config.to_flagfile(cfg)), cfg.stop_on_collapse
-            ),
+            callbacks.CollapseWatch(console.print, dataclasses.asdict(cfg), cfg.stop_on_collapse),
             bar,
         ]
 

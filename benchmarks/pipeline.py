@@ -38,9 +38,9 @@ def batches(images, batch_size, views):
 
 
 def host_engine(images, batch_size):
-    from simsiam_keras.augment.host import TwoViews
+    from simsiam_keras.augment.host import Views
 
-    return batches(images, batch_size, TwoViews(CIFAR))
+    return batches(images, batch_size, Views(CIFAR))
 
 
 def stock_keras_cv(images, batch_size):
@@ -95,9 +95,9 @@ def device_engine(images, batch_size):
     import keras
     from keras import ops
 
-    from simsiam_keras.augment.device import TwoViews
+    from simsiam_keras.augment.device import Views
 
-    layer = TwoViews(CIFAR)
+    layer = Views(CIFAR)
     step = functools.partial(layer, training=True)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -119,14 +119,14 @@ def keras_contender(size, jit):
     """What a contender says first, and its step."""
     import keras
 
-    from simsiam_keras import train
+    from simsiam_keras import build
 
-    def build(cfg):
-        return train.build_model(cfg, dataclasses.replace(train.recipe_of(cfg), size=SIDE), 1000)[0]
+    def made(cfg):
+        return build.model(cfg, dataclasses.replace(build.recipe(cfg), size=SIDE), 1000)[0]
 
-    auto = build(size.config("auto")).jit_compile
+    auto = made(size.config("auto")).jit_compile
     cfg = size.config(jit)
-    model = build(cfg)
+    model = made(cfg)
     views = tuple(keras.ops.convert_to_tensor(x) for x in ready_views(cfg.batch_size))
     hello = {
         "versions": common.versions((keras.backend.backend(), "keras")),

@@ -30,7 +30,7 @@ from simsiam_keras.data import (
     training_views,
 )
 from simsiam_keras.evaluation import verification
-from simsiam_keras.methods import METHODS
+from simsiam_keras.methods.siamese import SiameseContrastive, SiameseTriplet
 
 PER_CLASS = (5, 10, 50)
 RARE, FRACTION = (0, 1, 2, 3, 4), 0.05
@@ -67,16 +67,16 @@ def softmax(encoder, classes):
 
 
 def siamese(method, encoder, classes, **arguments):
-    model = METHODS[method](encoder, **arguments)
+    model = method(encoder, **arguments)
     model.compile(keras.optimizers.Adam(1e-3))
     return model, lambda batch: batch
 
 
 CONTENDERS = {
     "softmax": softmax,
-    "contrastive": functools.partial(siamese, "siamese_contrastive"),
-    "triplet, hard": functools.partial(siamese, "siamese_triplet", mining="hard"),
-    "triplet, all": functools.partial(siamese, "siamese_triplet", mining="all"),
+    "contrastive": functools.partial(siamese, SiameseContrastive),
+    "triplet, hard": functools.partial(siamese, SiameseTriplet, mining="hard"),
+    "triplet, all": functools.partial(siamese, SiameseTriplet, mining="all"),
 }
 
 

@@ -19,7 +19,7 @@ SAME_WORK = """
 import json, sys
 import keras, numpy as np, torch
 from benchmarks import plain_torch
-from simsiam_keras import config, train
+from simsiam_keras import build, config
 
 FLAGS = ("--encoder=resnet10 --stem=stride2 --width=8 --output_dim=16 --predictor_hidden=4 "
          "--batch_size=8 --base_lr=1.6 --weight_decay=0.05").split()
@@ -28,7 +28,7 @@ views = np.random.default_rng(0).integers(0, 256, (5, 2, 8, 32, 32, 3), "uint8")
 def keras_model(*flags):
     keras.utils.set_random_seed(0)
     cfg = config.parse("pretrain", [*FLAGS, *flags])
-    model, _ = train.build_model(cfg, train.recipe_of(cfg), 10**6)
+    model, _ = build.model(cfg, build.recipe(cfg), 10**6)
     random = np.random.default_rng(1)
     model.set_weights([
         0.1 * random.normal(0, 1, w.shape) if w.ndim > 1 else w for w in model.get_weights()])
