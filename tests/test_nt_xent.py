@@ -1,9 +1,6 @@
 """The losses of SimCLR and BYOL, and the mean over the global batch."""
 
 import inspect
-import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,10 +10,8 @@ from keras import ops
 from simsiam_keras import losses
 from tests import golden, oracle
 from tests.compiled import compiled, of_unknown_size
-from tests.conftest import ROOT
 from tests.gradients import gradients_of_arrays
 from tests.test_losses import TOLERANCE, draw, numpy
-from tests.tiny import mean_of
 
 GRID = [
     (n, d, temperature, dtype)
@@ -283,176 +278,6 @@ def test_nt_xent_refuses_what_makes_no_sense():
 
 
 # The mean over the global batch
-
-
-def check_batch_mean(mean):
-    values = np.array([1.0, 2.0, 6.0, 7.0], "float32")
-    np.testing.assert_allclose(float(mean(ops.convert_to_tensor(values))), 4.0)
-    (gradient,) = gradients_of_arrays(mean, values)
-    np.testing.assert_allclose(gradient, 0.25)
-
-
-def test_batch_mean_is_the_mean():
-    check_batch_mean(losses.BatchMean())
-    assert losses.BatchMean(reduction=None)(ops.ones(3)).shape == (3,)
-
-
-@pytest.mark.parametrize("wrong", ["sum", None])
-def test_another_reduction_is_rejected(wrong):
-    with pytest.raises((AssertionError, TypeError, ValueError)):
-        check_batch_mean(losses.BatchMean(reduction=wrong))
-
-
-# Gradients of the weights of z = x w on two replicas of four rows each, and of all eight rows. The
-# CPU must be split before TensorFlow uses it.
-REPLICAS = """
-import json
-import keras, numpy as np, tensorflow as tf
-from simsiam_keras import distribute, losses
-
-random = np.random.default_rng(0)
-x1, x2 = random.normal(size=(2, 8, 6)).astype("float32")
-kernel = random.normal(size=(6, 5)).astype("float32")
-
-def gradient(case):
-    w = tf.Variable(kernel)
-    @tf.function
-    def step():
-        context = tf.distribute.get_replica_context()
-        first = 4 * context.replica_id_in_sync_group
-        with tf.GradientTape() as tape:
-            rows = (tf.constant(x)[first : first + 4] for x in (x1, x2))
-            z, others = (tf.matmul(x, w) for x in rows)
-            gathered = [context.all_gather(a, axis=0) for a in (z, others)]
-            if case == "local":
-                first, gathered = 0, [None, None]
-            if case == "no gradient from others":
-                gathered = map(tf.stop_gradient, gathered)
-            values = losses.nt_xent(z, others, 0.5, first, *gathered)
-            mean = tf.reduce_mean if case == "plain mean" else losses.BatchMean()
-            loss = mean(values)
-        return context.all_reduce("SUM", tape.gradient(loss, w))
-    strategy = tf.distribute.get_strategy()
-    return strategy.experimental_local_results(strategy.run(step))[0].numpy().tolist()
-
-with distribute.scope("mirrored", 2):
-    cases = ("", "local", "no gradient from others", "plain mean")
-    found = {case: gradient(case) for case in cases}
-w = tf.Variable(kernel)
-with tf.GradientTape() as tape:
-    loss = losses.BatchMean()(losses.nt_xent(tf.matmul(x1, w), tf.matmul(x2, w)))
-print(json.dumps([tape.gradient(loss, w).numpy().tolist(), found]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs MirroredStrategy")
-def test_two_replicas_have_the_gradient_of_one_and_known_mistakes_do_not():
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected, found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 4
-    for case, gradient in found.items():
-        same = np.allclose(gradient, expected, rtol=0, atol=1e-6)
-        assert same == (case == ""), case
-
-
-# BYOL's regression
-
-
-def plain_squares(p, z):
-    return ops.sum(ops.square(losses.at_least_float32(p) - losses.at_least_float32(z)), axis=-1)
-
-
-WRONG_REGRESSIONS = {
-    "unnormalized": plain_squares,
-    "cosine": losses.negative_cosine_similarity,
-    "half": lambda p, z: losses.regression(p, z) / 2,
-    "root": lambda p, z: ops.sqrt(losses.regression(p, z)),
-    "mean": lambda p, z: losses.regression(p, z) / p.shape[-1],
-    "plus": lambda p, z: losses.regression(p, -z),
-}
-
-
-def check_regression(f, n, d, dtype):
-    p, z = draw(n, d, dtype, seed=1), draw(n, d, dtype, seed=2)
-    actual = f(p, z)
-    assert keras.backend.standardize_dtype(actual.dtype) == "float32"
-    expected = oracle.regression(numpy(p), numpy(z))
-    np.testing.assert_allclose(numpy(actual), expected, atol=2 * TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("n, d", [(1, 2), (2, 7), (5, 64)])
-def test_regression_equals_equation_2(n, d, dtype):
-    check_regression(losses.regression, n, d, dtype)
-
-
-@pytest.mark.parametrize("n, d", [(2, 7), (5, 64)])
-@pytest.mark.parametrize("name", WRONG_REGRESSIONS)
-def test_wrong_regressions_are_rejected(name, n, d):
-    with pytest.raises(AssertionError):
-        check_regression(WRONG_REGRESSIONS[name], n, d, "float32")
-
-
-def test_regression_spans_0_to_4_and_is_2_plus_twice_the_distance():
-    p, z = draw(64, 3, seed=3), draw(64, 3, seed=4)
-    assert (numpy(losses.regression(p, 2.0 * p)) < TOLERANCE).all()
-    np.testing.assert_allclose(numpy(losses.regression(p, -p)), 4, atol=2 * TOLERANCE)
-    D = numpy(losses.negative_cosine_similarity(p, z))
-    np.testing.assert_allclose(numpy(losses.regression(p, z)), 2 + 2 * D, atol=2 * TOLERANCE)
-    assert (numpy(losses.regression(p, z + p)) >= 0).all()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_regression_at_zero_vectors_is_finite(dtype):
-    p, z = (np.array(numpy(draw(3, 4, seed=s)), "float32") for s in (1, 2))
-    p[0] = p[1] = z[1] = 0
-
-    def f(p, z):
-        return losses.regression(ops.cast(p, dtype), ops.cast(z, dtype))
-
-    values = numpy(f(ops.convert_to_tensor(p), ops.convert_to_tensor(z)))
-    np.testing.assert_allclose(values[:2], [1, 0], atol=TOLERANCE)
-    for gradient in gradients_of_arrays(lambda p, z: ops.sum(f(p, z)), p, z):
-        if dtype == "float16":  # about 1e6 at a zero vector: infinite, and never NaN
-            assert not np.isnan(gradient).any() and np.isfinite(gradient[2]).all()
-        else:
-            assert np.isfinite(gradient).all()
-
-
-def check_regression_class(loss):
-    p, z = (np.array(numpy(draw(6, 8, seed=s)), "float32") for s in (1, 2))
-    expected = oracle.regression(p, z).mean()
-    np.testing.assert_allclose(float(loss(z, p)), expected, atol=2 * TOLERANCE)
-    (dp,) = gradients_of_arrays(lambda p: loss(z, p), p)
-    # 2 - 2 cos: twice that of the negative cosine.
-    np.testing.assert_allclose(dp, 2 * oracle.distance_gradient(p, z) / 6, atol=TOLERANCE)
-
-
-def test_regression_class_is_the_mean():
-    check_regression_class(mean_of(losses.regression))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        mean_of(losses.regression, reduction="sum"),
-        mean_of(losses.negative_cosine_similarity),
-    ],
-)
-def test_other_regression_classes_are_rejected(wrong):
-    with pytest.raises(AssertionError):
-        check_regression_class(wrong)
-
-
-def test_regression_equals_torchs_mean_squared_error():
-    inputs, values = golden.load("losses")
-    p, z = (ops.convert_to_tensor(inputs[k].astype("float32")) for k in ("z1", "z2"))
-    actual = numpy(losses.regression(p, z))
-    np.testing.assert_allclose(actual, values["regression"], atol=2 * TOLERANCE)
 
 
 def test_batch_mean_config_round_trip():
