@@ -165,7 +165,7 @@ def replica():
 def gather(x):
     """The rows of every replica, in order: of `[n, d]` on each, `[N, d]` on all.
 
-    Gradients flow to the replicas that the rows came from. Where the batch axis is global already,
+    Gradients flow to the replicas that the rows came from; the static shape is lost. Where the batch axis is global already,
     or there is one replica, x itself.
     """
     context = _several()
