@@ -115,13 +115,13 @@ AUGMENTATION = """
 import dataclasses, json, sys
 import numpy as np, torch
 from benchmarks.gpu import plain
-from simsiam_keras.augment import CIFAR, device_ops
+from simsiam_keras.augment import CIFAR, device
 
 n = 200
 random = np.random.default_rng(0)
 images = random.integers(0, 256, (n, 32, 32, 3), "uint8")
 draws = random.random((n, sum(plain.WIDTHS))).astype("float32")
-ours = np.asarray(device_ops.augment(torch.tensor(images), torch.tensor(draws), CIFAR).cpu())
+ours = np.asarray(device.augment(torch.tensor(images), torch.tensor(draws), CIFAR).cpu())
 found = []
 for changes in json.loads(sys.argv[1]):
     recipe = dataclasses.replace(CIFAR, **changes)
