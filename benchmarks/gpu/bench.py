@@ -30,15 +30,17 @@ def run(size):
         started, failed = common.start("benchmarks.gpu.bench", side)
         running |= started
         left_out |= failed
-    if "jax" not in running:
-        raise common.LeftOut(left_out["jax"])
     turns = {name: turn for name, turn in TURNS.items() if turn[0] in running}
     seconds = {name: [] for name in turns}
-    for _ in range(size.rounds):
-        for name, (backend, request) in turns.items():
-            seconds[name].append(running[backend](request))
-    for process in running.values():
-        process.close()
+    try:
+        if "jax" not in running:
+            raise common.LeftOut(left_out["jax"])
+        for _ in range(size.rounds):
+            for name, (backend, request) in turns.items():
+                seconds[name].append(running[backend](request))
+    finally:
+        for process in running.values():
+            process.close()
     hellos = {backend: process.hello for backend, process in running.items()}
     return {
         **hellos["jax"],

@@ -59,7 +59,9 @@ class Job:
         self.size = sizes.SIZES["tiny" if arguments.tiny else "paper"]
         self.out, self.work = arguments.out.resolve(), arguments.work.resolve()
         self.data = self.work / "pictures" if arguments.tiny else arguments.data.resolve()
-        self.flags, self.seed = arguments.flags, arguments.seed
+        self.recipe = (f"--flagfile={arguments.flagfile}", *sizes.ON_THE_DEVICE, *self.size.flags)
+        self.recipe += tuple(arguments.flags)
+        self.seed = arguments.seed
         self.end = time.monotonic() + 60 * arguments.minutes
         for folder in (self.out, self.work):
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ class Job:
 
     def pretrain(self, name, epochs, every):
         flags = (f"--epochs={epochs}", f"--knn_every={every}", f"--checkpoint_every={every}")
-        return self.call("pretrain", name, *sizes.RECIPE, *self.size.flags, *self.flags, *flags)
+        return self.call("pretrain", name, *self.recipe, *flags)
 
     def linear(self, optimizer):
         encoder = f"--encoder={self.work / 'train' / 'encoder.keras'}"
@@ -181,6 +183,7 @@ def main():
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of CIFAR-10")
     parser.add_argument("--out", type=Path, required=True, help="folder of what is small")
     parser.add_argument("--work", type=Path, help="folder of the runs; default OUT/work")
+    parser.add_argument("--flagfile", default=sizes.FLAGFILE, help="recipe of the run")
     parser.add_argument("--minutes", type=float, default=9.0, help="that all of it may take")
     parser.add_argument("--seed", type=int, default=0, help="of the run")
     parser.add_argument("--tiny", action="store_true", help="try everything, on drawn pictures")

@@ -8,12 +8,8 @@ from benchmarks import common
 from simsiam_keras import config
 from simsiam_keras.augment import RECIPES
 
-RECIPE = (
-    f"--flagfile={common.ROOT / 'flags' / 'cifar10.cfg'}",
-    "--backend=jax",
-    "--augment=device",
-    "--precision=mixed_bfloat16",
-)
+FLAGFILE = common.ROOT / "flags" / "cifar10.cfg"
+ON_THE_DEVICE = ("--backend=jax", "--augment=device", "--precision=mixed_bfloat16")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Size:
     reserve: float = 90.0  # seconds that are kept for the linear probes
 
     def config(self):
-        return config.parse("pretrain", [*RECIPE, *self.flags])
+        return config.parse("pretrain", [f"--flagfile={FLAGFILE}", *ON_THE_DEVICE, *self.flags])
 
     def recipe(self):
         return RECIPES[self.config().recipe]
