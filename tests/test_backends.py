@@ -117,9 +117,10 @@ def test_another_optimizer_is_told_apart(backend, reference):
 ABLATIONS = """
 import json, sys
 import keras, numpy as np
-from simsiam_keras import encoders, heads, optimizers
+from simsiam_keras import heads, optimizers
 from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
+from tests import tiny
 
 def norm(case):
     return {"projector": heads.projector(32, batch_norm=case),
@@ -135,9 +136,7 @@ for name, switch in {
     "no norm": norm("none"), "hidden norm": norm("hidden"), "all norm": norm("all"),
 }.items():
     random = np.random.default_rng(0)
-    model = AblatedSimSiam(
-        encoders.resnet10((16, 16, 3), stem="cifar", width=8), **{**norm("default"), **switch}
-    )
+    model = AblatedSimSiam(tiny.tiny_encoder(), **{**norm("default"), **switch})
     for part in (model.encoder, model.projector, model.predictor):
         for weight in part.weights:
             scale = np.sqrt(2 / max(1, np.prod(weight.shape[:-1])))
@@ -148,7 +147,7 @@ for name, switch in {
     model.compile(optimizers.SGD(0.02, weight_decay=5e-4))
     losses[name] = []
     for _ in range(4):
-        x = random.integers(0, 255, (16, 16, 16, 3))
+        x = random.integers(0, 255, (16, 8, 8, 3))
         views = [x + random.normal(0, 40, x.shape) for _ in range(model.views)]
         views = tuple(view.clip(0, 255).astype("uint8") for view in views)
         model.reset_metrics()

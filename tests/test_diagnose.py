@@ -259,8 +259,10 @@ def test_a_run_that_collapsed_is_said_to_have(tmp_path):
 
 @pytest.mark.slow
 def test_a_rate_far_too_high_is_a_collapse_that_std_does_not_show(tmp_path):
-    shown = pretrain_and_ask(tmp_path / "run", "--base_lr=20", "--epochs=16")
-    assert "│ verdict │ collapsed locally" in shown and "Lower --base_lr: it is 20" in shown
+    # At a rate of 20 the share comes back to .88 in between, on some processors; here it ends with
+    # seven epochs above .98.
+    shown = pretrain_and_ask(tmp_path / "run", "--base_lr=50", "--epochs=16")
+    assert "│ verdict │ collapsed locally" in shown and "Lower --base_lr: it is 50" in shown
 
 
 @pytest.mark.slow

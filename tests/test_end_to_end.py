@@ -221,11 +221,10 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(run_dir, tmp_path, monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augment", ["host", "device"])
-def test_measuring_collapse_leaves_the_training_as_it_was(augment, tmp_path, monkeypatch):
+def test_measuring_collapse_leaves_the_training_as_it_was(tmp_path, monkeypatch):
     losses = []
     for name in ("measured", "not measured"):
-        flags = [f"--augment={augment}", "--knn_every=0", "--epochs=2"]
+        flags = ["--augment=device", "--knn_every=0", "--epochs=2"]  # whose layer has a state
         assert pretrain(tmp_path / name, *flags) == 0
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines[1:]])

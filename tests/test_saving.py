@@ -93,12 +93,16 @@ def new(cls):
         "encoder": keras.Sequential([keras.Input((16, 16, 3)), *layers]),
         "projector": heads.projector(16),
         "predictor": heads.predictor(8),
-        "augmenter": augment.device.Views(recipe, seed=3, views=1 if labelled(cls) else 2),
+        "augmenter": augment.device.Views(recipe, seed=3, views=full_views(cls)),
         "prototypes": 6,
         "targets": targets.Snapshot(2),
     }
     arguments = inspect.signature(cls).parameters
     return cls(**{name: part for name, part in parts.items() if name in arguments})
+
+def full_views(cls):
+    given = inspect.signature(cls).parameters.get("views")
+    return 1 if labelled(cls) else given.default if given else 2
 
 folder = sys.argv[1]
 paths = (path.rsplit(".", 1) for path in registration.CLASSES)
