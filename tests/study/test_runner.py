@@ -261,7 +261,7 @@ def test_another_methods_output_dimension(tmp_path):
 def test_two_runs_at_a_time_are_the_runs_of_one_at_a_time(tmp_path):
     losses = []
     for jobs in ("1", "2"):
-        command = study_command(tmp_path / jobs, "--epochs=12", "--nolinear", f"--jobs={jobs}")
+        command = study_command(tmp_path / jobs, "--epochs=3", "--nolinear", f"--jobs={jobs}")
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         folders = sorted((tmp_path / jobs / "runs").glob("*/seed0"))
