@@ -165,8 +165,8 @@ def replica():
 def gather(x):
     """The rows of every replica, in order: of `[n, d]` on each, `[N, d]` on all.
 
-    Gradients flow to the replicas that the rows came from; the static shape is lost. Where the batch axis is global already,
-    or there is one replica, x itself.
+    Gradients flow to the replicas that the rows came from; the static shape is lost. Where the
+    batch axis is global already, or there is one replica, x itself.
     """
     context = _several()
     return context.all_gather(x, axis=0) if context else x
