@@ -8,7 +8,7 @@ import traceback
 
 from absl import flags
 
-from simsiam_keras import config
+from simsiam_keras import config, interrupts
 from simsiam_keras.errors import ProcessLost, RunFailed
 
 USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
@@ -26,8 +26,8 @@ def main(argv=None):
         argv: arguments without the program's name; default `sys.argv[1:]`.
 
     Returns:
-        The exit code: 0, 1 after a failure, 2 after a mistake in the call or its input, 130 after
-        an interruption.
+        The exit code: 0, 1 after a failure, 2 after a mistake in the call or its input, 128 and the
+        signal's number after a signal.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--help", "-h", "help"):
@@ -56,16 +56,12 @@ def main(argv=None):
         )
     _quiet_libraries(cfg)
     try:
-        result = _dispatch(command, cfg)
-    except KeyboardInterrupt:
-        goes_on = {
-            "pretrain": "goes on from the last checkpoint",
-            "study": "goes on",
-            "compare": "goes on",
-        }
-        goes_on = goes_on.get(command, "starts again")
-        print(f"\ninterrupted; the same command {goes_on}", file=sys.stderr)
-        return 130
+        with interrupts.heeded():
+            result = _dispatch(command, cfg)
+    except interrupts.Interrupted as stop:
+        goes_on = "goes on" if command in ("study", "compare") else "starts again"
+        _complain(f"interrupted; {stop.outlook or f'the same command {goes_on}'}", stop.code)
+        return stop.code
     except ProcessLost as error:
         _fail(error, 1, cfg)
         sys.stderr.flush()

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import keras
 
-from simsiam_keras import distribute, encoders, family, monitors, optimizers, schedules, views
+from simsiam_keras import (
+    distribute,
+    encoders,
+    family,
+    monitors,
+    optimizers,
+    runs,
+    schedules,
+    views,
+)
 from simsiam_keras.augment.recipe import RECIPES, Recipe
 from simsiam_keras.data import balanced, pipeline, sources, subsets
 
@@ -22,6 +31,7 @@ class Parts:
     Attributes:
         facts: what result.json begins with: method, dataset, backend, epochs, seed.
         flags: the resolved flags by name, of which diagnosis and advice speak.
+        identity: what makes the run this one, see `checkpoints.save`.
         headline: what the run is about, in words.
         recipe: the augmentation recipe.
         source: the training images.
@@ -30,7 +40,7 @@ class Parts:
         schedule: its learning rate as a function of the step.
         copy: function without arguments to another such method.
         encoder: function without arguments to another such encoder, in float32 on one device.
-        batches: function of the first epoch to what `fit` takes.
+        batches: function of the first epoch, and the steps of it to leave out, to what `fit` takes.
         pairs: function without arguments to the view pairs that are measured for collapse.
         preview: function of a number of images to a picture of their views.
         epochs: passes over the images.
@@ -45,6 +55,7 @@ class Parts:
 
     facts: Mapping
     flags: Mapping
+    identity: Mapping
     headline: str
     recipe: Recipe
     source: sources.Source
@@ -117,6 +128,7 @@ def parts(cfg, say):
             "seed": cfg.seed,
         },
         flags=dataclasses.asdict(cfg),
+        identity={"flags": runs.spelled(dataclasses.asdict(cfg)), "data": _data(images, probe)},
         headline=_headline(cfg, images, trained, steps, batch_size),
         recipe=augmentation,
         source=images,
@@ -170,6 +182,17 @@ def _probe(cfg, images, say):
     except sources.NoSuchSplit:
         queries = None
     return monitors.Probe(bank, queries, cfg.probe_test_split, cfg.knn_k, cfg.knn_temperature)
+
+
+def _data(images, probe):
+    """The fingerprints of what is trained and measured on, by what a sentence calls it."""
+    found = {f"the images of {images.name}": images.fingerprint}
+    for source in (probe.bank, probe.queries) if probe else ():
+        if source is not None and source is not images:
+            found[f"the {'bank' if source is probe.bank else 'queries'} of {source.name}"] = (
+                source.fingerprint
+            )
+    return found
 
 
 def _check_replicas(cfg, batch_size):
@@ -271,9 +294,10 @@ def model(cfg, recipe, steps, images=1):
     return built, schedule
 
 
-def _batches(cfg, recipe, source, batch_size, first_epoch=0):
+def _batches(cfg, recipe, source, batch_size, first_epoch=0, first_step=0):
     """Batches for `fit`: views made on the host, or images for the model's augmenter."""
     options = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
+    options["first_step"] = first_step
     options["with_index"] = cfg.remembers
     if cfg.member.supervised:
         options["with_labels"] = True

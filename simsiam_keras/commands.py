@@ -11,7 +11,18 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from simsiam_keras import build, config, distribute, export, plots, runs, train, views
+from simsiam_keras import (
+    build,
+    checkpoints,
+    config,
+    distribute,
+    export,
+    interrupts,
+    plots,
+    runs,
+    train,
+    views,
+)
 from simsiam_keras.data import pipeline, sources
 from simsiam_keras.evaluation import features_to_file, knn, linear
 
@@ -29,6 +40,7 @@ def pretrain(cfg, console=None):
     Raises:
         ValueError: if the configuration or its input cannot be used; nothing has been trained.
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
+        Interrupted: after a signal, with what is trained so far in a checkpoint.
     """
     with build.place(cfg):
         # Every process computes the same; the first alone writes and talks.
@@ -37,8 +49,12 @@ def pretrain(cfg, console=None):
         say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
         # Resumed or repeated, a run may have another number of processes: it is the same run.
         flags = dataclasses.replace(cfg, job_addresses="", num_processes=0, process_id=-1)
-        with runs.locked(config.run_dir(cfg), dataclasses.asdict(flags), write=first) as run_dir:
-            return train.pretrain(build.parts(cfg, say), run_dir, console)
+        folder = config.run_dir(cfg)
+        try:
+            with runs.locked(folder, dataclasses.asdict(flags), write=first) as run_dir:
+                return train.pretrain(build.parts(flags, say), run_dir, console)
+        except interrupts.Interrupted as stop:
+            raise interrupts.Interrupted(stop.number, checkpoints.outlook(folder)) from None
 
 
 def linear_probe(cfg, console=None):
@@ -190,7 +206,7 @@ def export_checkpoint(cfg, console=None):
 
     Args:
         cfg: a `config.Export`.
-        console: unused; every command takes one.
+        console: a `rich.console.Console` for what is said, standard error by default.
 
     Returns:
         A dict that says what was written.
@@ -198,7 +214,6 @@ def export_checkpoint(cfg, console=None):
     Raises:
         ValueError: if the folder is no run or has no checkpoint yet.
     """
-    del console
     source_dir = Path(cfg.run_dir)
     path = source_dir / "flags.cfg"
     if not path.exists():
@@ -209,11 +224,12 @@ def export_checkpoint(cfg, console=None):
         raise ValueError(f"{path}: {error}") from error
     recipe = build.recipe(trained)
     encoder = build.plain_encoder(trained, recipe.size)
-    epoch = runs.restore_encoder(source_dir, encoder)
-    if epoch == 0:
+    say = functools.partial((console or Console(stderr=True)).print, soft_wrap=True, markup=False)
+    position = checkpoints.restore_encoder(source_dir, encoder, say)
+    if position is None:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
     written = export.save_encoder(encoder, cfg.output, recipe.eval_crop)
-    return {"epoch": epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
+    return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
 
 
 def preview(cfg, console=None):

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simsiam_keras import flagfile, runs, verdicts
+from simsiam_keras.errors import reading
 from simsiam_keras.family import FAMILY
 from simsiam_keras.verdicts import is_number, percent
 
@@ -156,11 +157,9 @@ def read(run_dir):
             f"--run_dir must be a folder that `pretrain` wrote; {path} has no metrics.jsonl"
         )
     flags = path / "flags.cfg"
-    return Run(
-        runs.read_metrics(path),
-        flagfile.values(flags) if flags.exists() else {},
-        (path / "result.json").exists(),
-    )
+    with reading(flags, "without it, too, the run can be diagnosed: move it away"):
+        values = flagfile.values(flags) if flags.exists() else {}
+    return Run(runs.read_metrics(path), values, runs.finished(path))
 
 
 def judge(run):

@@ -1,5 +1,7 @@
 """The errors of our own; bad input raises `ValueError`, as in Keras."""
 
+import contextlib
+
 
 class RunFailed(Exception):
     """A run that was asked for correctly and could not go on; exit code 1."""
@@ -7,3 +9,42 @@ class RunFailed(Exception):
 
 class ProcessLost(RunFailed):
     """Another process of the same run has ended."""
+
+
+@contextlib.contextmanager
+def reading(path, advice):
+    """The border where a file is read: what is raised within becomes a sentence about the file.
+
+    Args:
+        path: the file.
+        advice: what to do, the end of the sentence.
+
+    Raises:
+        ValueError: in the place of any other error.
+    """
+    try:
+        yield
+    except RunFailed:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({cause}); {advice}") from error
+
+
+@contextlib.contextmanager
+def writing(path):
+    """The border where a file is written: a full or read-only disk becomes a sentence.
+
+    Raises:
+        RunFailed: in the place of any error but a program's own `ValueError`.
+    """
+    try:
+        yield
+    except (RunFailed, ValueError):
+        raise
+    except Exception as error:
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RunFailed(
+            f"{path} cannot be written ({cause}); what was written before is kept. Make room or "
+            "give the rights, then repeat the command"
+        ) from error

@@ -95,11 +95,14 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
         labels = labels[chosen]
         classes = np.unique(labels)
         for i, c in enumerate(classes):
-            name = class_names[c] if class_names else str(c)
             colour = _colour(i, len(classes))
-            ax.scatter(*points[labels == c].T, s=7, color=colour, label=name)
+            ax.scatter(*points[labels == c].T, s=7, color=colour, label=str(i))
         if len(classes) <= 20:
-            ax.legend(markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+            legend = ax.legend(
+                markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+            )
+            for text, c in zip(legend.get_texts(), classes, strict=True):
+                _write(text, class_names[c] if class_names else str(c))
     ax.set(xticks=[], yticks=[])
     _save(figure, path, title)
 
@@ -130,5 +133,12 @@ def _colour(i, count):
 
 
 def _save(figure, path, title):
-    figure.suptitle(title, fontsize=10)
+    _write(figure.suptitle("", fontsize=10), title)
     figure.savefig(path, dpi=110)
+
+
+def _write(text, words):
+    # A name of the user's may hold two dollars, which would be mathematics, begin with _, which
+    # Matplotlib leaves out of legends, or hold bytes that are no text.
+    text.set_parse_math(False)
+    text.set_text(str(words).encode(errors="replace").decode())

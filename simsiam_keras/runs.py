@@ -1,4 +1,4 @@
-"""The run folder: create, refuse, lock, resume; metrics.jsonl, result.json and checkpoints."""
+"""The run folder: create, refuse, lock; flags.cfg, environment.json, metrics.jsonl, result.json."""
 
 import contextlib
 import json
@@ -12,12 +12,14 @@ import filelock
 import numpy as np
 
 from simsiam_keras import flagfile
-from simsiam_keras.errors import RunFailed
+from simsiam_keras.errors import RunFailed, reading, writing
 
-KEPT_CHECKPOINTS = 2
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
 FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every"}
+
+
+DIVERGED = "diverged"  # in a row of metrics.jsonl, what was no number any more
 
 
 def _partial(name):
@@ -37,18 +39,34 @@ def atomic_file(path):
 
     Yields:
         A binary file.
+
+    Raises:
+        RunFailed: if the file system does not take it.
     """
     path = Path(path)
     temporary = path.with_name(_partial(path.name))
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        try:
+            with open(temporary, "wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _settle(path.parent)
+
+
+def _settle(folder):
+    # A name is on the disk when its folder is; not every system lets a folder be opened.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path, data):
@@ -86,7 +104,8 @@ def locked(path, flags, write=True):
     if not write:
         yield path
         return
-    path.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -104,14 +123,14 @@ def _refuse(path, flags):
     if not path.exists():
         return
     found = {p.name for p in path.iterdir()}  # once: the first process may be writing its flags
-    if "result.json" in found:
+    if finished(path):
         raise ValueError(
             f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
         )
     if "flags.cfg" in found:
         if any(path.glob("checkpoints/*")):  # else there is nothing to lose
             refuse_other_flags(path, flags, "an unfinished run")
-    elif found - BEGINNING:
+    elif found - BEGINNING and not any(path.glob("checkpoints/epoch_*.npz")):
         raise ValueError(f"{path} is not empty and not a run folder; give a new or empty --run_dir")
 
 
@@ -127,8 +146,9 @@ def refuse_other_flags(path, flags, what, free=frozenset()):
     Raises:
         ValueError: if a flag differs, or was written by a version that had it for every method.
     """
-    old = flagfile.values(Path(path) / "flags.cfg")
-    new = {name: flagfile.spell(value) for name, value in flags.items()}
+    with reading(Path(path) / "flags.cfg", "restore it, or give another --run_dir"):
+        old = flagfile.values(Path(path) / "flags.cfg")
+    new = spelled(flags)
     free = FREE_TO_CHANGE | free
     gone = [name for name in old if name not in new and name not in free]
     if gone:
@@ -137,16 +157,35 @@ def refuse_other_flags(path, flags, what, free=frozenset()):
             f"other methods ({flagfile.listed(gone)}); end it with that version, or give another "
             "--run_dir"
         )
-    changed = [
-        f"--{name}: {old.get(name, 'absent')} there, {new[name]} here"
-        for name in sorted(new)
-        if name not in free and old.get(name) != new[name]
-    ]
+    changed = differences(old, new, free)
     if changed:
         raise ValueError(
             f"{path} holds {what} with other flags ({', '.join(changed)}); "
             "repeat its flags to go on with it, or give another --run_dir"
         )
+
+
+def spelled(flags):
+    """The flags that make a run the one it is, texts by name."""
+    return {name: flagfile.spell(value) for name, value in flags.items()}
+
+
+def differences(old, new, free=FREE_TO_CHANGE):
+    """The flags in which a run differs from what was begun, in words.
+
+    Args:
+        old: texts by name.
+        new: texts by name.
+        free: names that may differ.
+
+    Returns:
+        A list of parts of a sentence.
+    """
+    return [
+        f"--{name}: {old.get(name, 'absent')} there, {new[name]} here"
+        for name in sorted(new)
+        if name not in free and old.get(name) != new[name]
+    ]
 
 
 def write_environment(run_dir, backend, devices, source):
@@ -183,112 +222,82 @@ def write_json(path, value):
     write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path, advice):
+    """Reads a JSON object of a run folder.
+
+    Args:
+        path: the file.
+        advice: what to do where it is damaged, the end of a sentence.
+
+    Returns:
+        A dict.
+
+    Raises:
+        ValueError: if the file does not hold one.
+    """
+    with reading(path, advice):
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+        return found
+
+
+def finished(run_dir):
+    """Whether a folder holds a finished run.
+
+    Raises:
+        ValueError: if its result.json is damaged, which no process of ours leaves.
+    """
+    path = Path(run_dir) / "result.json"
+    if not path.exists():
+        return False
+    read_json(path, "delete it, and the same command goes on")
+    return True
+
+
 def read_metrics(run_dir):
-    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")  # what follows the last newline was never completed
-    return [json.loads(line) for line in lines[:-1]]
+    with reading(path, "a run that goes on writes it anew from its checkpoint"):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        # What follows the last newline was never completed.
+        return [_row(number, line) for number, line in enumerate(lines[:-1], 1)]
 
 
-def append_metrics(run_dir, row):
-    """Appends one row to metrics.jsonl."""
-    with open(Path(run_dir) / "metrics.jsonl", "a") as f:
-        f.write(json.dumps(row) + "\n")
+def _row(number, line):
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        raise ValueError(f"line {number} is no row: {line[:40]!r}")
+    for name, value in row.items():
+        number_or_none = value is None or type(value) in (int, float)
+        if not number_or_none and name != DIVERGED:
+            raise ValueError(f"line {number}, {name} must be a number. Received: {value!r:.40}")
+    return row
 
 
-def keep_metrics(run_dir, last_epoch):
-    """Drops the rows after an epoch, which a resumed run will measure again."""
-    rows = [row for row in read_metrics(run_dir) if row["epoch"] <= last_epoch]
+def write_metrics(run_dir, rows):
+    """Writes metrics.jsonl anew, atomically."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(Path(run_dir) / "metrics.jsonl", text)
 
 
-def save_checkpoint(run_dir, model, epoch):
-    """Writes every variable of a compiled model and its optimizer, and keeps the last two.
-
-    Args:
-        run_dir: the run folder.
-        model: a compiled and built `keras.Model`.
-        epoch: epochs completed.
-
-    Returns:
-        The path of the checkpoint.
-    """
-    import keras  # not at the top: `diagnose` reads a run without waiting for it
-
-    folder = Path(run_dir) / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"epoch_{epoch:05d}.npz"
-    write_npz(path, {k: keras.ops.convert_to_numpy(v) for k, v in _variables(model).items()})
-    for old in sorted(folder.glob("epoch_*.npz"))[:-KEPT_CHECKPOINTS]:
-        old.unlink()
-    return path
-
-
-def last_epoch(run_dir):
-    """The epoch of the newest checkpoint; 0 without one."""
-    path = _newest(run_dir)
-    return int(path.stem.removeprefix("epoch_")) if path else 0
-
-
-def restore_checkpoint(run_dir, model):
-    """Restores the newest checkpoint, if there is one.
-
-    Args:
-        run_dir: the run folder.
-        model: the model as it was when the checkpoint was written.
-
-    Returns:
-        Epochs completed; 0 without a checkpoint.
+def append_metrics(run_dir, row):
+    """Appends one row to metrics.jsonl, on the disk when this returns.
 
     Raises:
-        RunFailed: if the checkpoint belongs to another model.
+        RunFailed: if the file system does not take it.
     """
-    return _restore(run_dir, _variables(model))
-
-
-def restore_encoder(run_dir, encoder):
-    """Restores the encoder of the newest checkpoint alone; otherwise as `restore_checkpoint`."""
-    return _restore(run_dir, _numbered("encoder", encoder.variables), others=True)
-
-
-def _restore(run_dir, variables, others=False):
-    path = _newest(run_dir)
-    if path is None:
-        return 0
-    with np.load(path) as saved:
-        shapes = {name: tuple(v.shape) for name, v in variables.items()}
-        found = {name: saved[name].shape for name in saved.files if name in shapes or not others}
-        if "encoder/0" not in saved.files:
-            raise RunFailed(
-                f"{path} is of an earlier version, which did not name the encoder's weights; "
-                "go on with that version, or give another --run_dir"
-            )
-        if found != shapes:
-            raise RunFailed(f"{path} belongs to another model; give another --run_dir")
-        for name, variable in variables.items():
-            variable.assign(saved[name])
-    return last_epoch(run_dir)
-
-
-def _newest(run_dir):
-    return max((Path(run_dir) / "checkpoints").glob("epoch_*.npz"), default=None)
-
-
-def _variables(model):
-    model.optimizer.build(model.trainable_variables)
-    # By number: Keras's automatic names count up within a process.
-    encoder = model.encoder.variables
-    of_encoder = {id(v) for v in encoder}
-    rest = [v for v in model.variables if id(v) not in of_encoder]
-    return {
-        **_numbered("encoder", encoder),
-        **_numbered("model", rest),
-        **_numbered("optimizer", model.optimizer.variables),
-    }
-
-
-def _numbered(name, variables):
-    return {f"{name}/{i}": v for i, v in enumerate(variables)}
+    path = Path(run_dir) / "metrics.jsonl"
+    with writing(path), open(path, "a", encoding="utf-8") as f:
+        f.write(json.dumps(row) + "\n")
+        f.flush()
+        os.fsync(f.fileno())

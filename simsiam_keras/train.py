@@ -5,10 +5,25 @@ import functools
 import math
 import time
 
+import keras
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from simsiam_keras import callbacks, diagnose, distribute, export, flagfile, monitors, plots, runs
+from simsiam_keras import (
+    board,
+    callbacks,
+    checkpoints,
+    diagnose,
+    distribute,
+    export,
+    flagfile,
+    interrupts,
+    monitors,
+    plots,
+    progress,
+    runs,
+)
+from simsiam_keras.data.base import told_by
+from simsiam_keras.errors import writing
 
 
 def pretrain(parts, run_dir, console):
@@ -24,92 +39,125 @@ def pretrain(parts, run_dir, console):
         processes.
 
     Raises:
+        ValueError: if the run was begun with other data or flags.
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
     """
     began = time.perf_counter()
     first = distribute.process() == 0
     model, probe = parts.model, parts.probe
+    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    resumed = checkpoints.restore(run_dir, model, parts.identity, parts.steps, parts.epochs, say)
+    rows = resumed.rows if resumed else []
+    if resumed:
+        began -= resumed.seconds + sum(row["seconds"] or 0 for row in rows)
+    clock = callbacks.Clock(parts.steps * parts.batch_size, resumed)
+    done = clock.position.epoch * parts.steps + clock.position.step
+    distribute.check_agreement(done, "The step to go on from")
+    goes_on = f"resumes after {clock.position}" if resumed else "starts"
+    say(f"{parts.facts['method']} {goes_on} in {run_dir}: {parts.headline}")
+
     monitored = monitors.monitored(model, parts.copy)
     encode = monitors.encoder_of(monitored)
     measure = functools.partial(monitors.knn_accuracy, encode, parts.recipe, probe)
-
-    distribute.check_agreement(runs.last_epoch(run_dir), "The epoch to go on from")
-    first_epoch = runs.restore_checkpoint(run_dir, model)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
-    resumed = f"resumes after epoch {first_epoch}" if first_epoch else "starts"
-    say(f"{parts.facts['method']} {resumed} in {run_dir}: {parts.headline}")
-    accuracy = measure() if probe and first_epoch == 0 else None
-    dataset = parts.batches(first_epoch)
+    accuracy = measure() if probe and not resumed else None
     with distribute.alone():
         pairs = parts.pairs()
     collapse = monitors.collapse_measures(monitored, pairs, parts.jit_compile)
-    bar = callbacks.Progress(parts.epochs, first_epoch, parts.steps, parts.batch_size, console)
+    bar = progress.Progress(parts.epochs, clock, parts.steps, parts.batch_size, console)
+    keeper = None
     watches = [
-        callbacks.Clock(parts.steps * parts.batch_size),
-        callbacks.StopOnNaN(run_dir if first else None),
+        clock,
+        callbacks.StopOnNaN(run_dir if first else None, clock, parts.steps),
         callbacks.Diagnosis(collapse),
     ]
     if probe:
         watches.append(callbacks.KNN(measure, parts.knn_every, parts.epochs))
+    watches.append(callbacks.Row(rows, parts.schedule, parts.steps))
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         if first:
-            board = stack.enter_context(
-                contextlib.closing(SummaryWriter(str(run_dir / "tensorboard")))
-            )
-            runs.keep_metrics(run_dir, first_epoch)
-            if first_epoch == 0:
-                _begin(parts, run_dir, board, accuracy)
-            watches += [
-                callbacks.Record(run_dir, board, parts.schedule, parts.steps),
-                callbacks.Checkpoint(run_dir, parts.checkpoint_every, parts.epochs),
-            ]
-        watches += [callbacks.CollapseWatch(say, parts.flags, parts.stop_on_collapse), bar]
-        model.fit(
-            dataset,
-            epochs=parts.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=parts.steps,
+            runs.write_metrics(run_dir, rows)
+            events = run_dir / "tensorboard"
+            writer = board.Board(events, say, clock.position.epoch + 1 if resumed else 0)
+            stack.callback(writer.close)
+            if not resumed:
+                rows += _begin(parts, run_dir, writer, accuracy, say)
+            write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
+            keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
+            watches += [callbacks.Record(run_dir, writer, rows), keeper]
+        watches += [
+            callbacks.CollapseWatch(say, parts.flags, rows, parts.stop_on_collapse),
+            bar,
+        ]
+        try:
+            with told_by(parts.source):
+                _fit(parts, clock.position, watches)
+        except interrupts.Interrupted:
+            if keeper:
+                keeper.now()
+            raise
+    return _finish(parts, run_dir, encode, rows, began, say) if first else {}
+
+
+def _fit(parts, position, watches):
+    """What is left of an unfinished epoch, then the whole ones that are left."""
+    epoch, step = position
+    if step == parts.steps:  # of which only the measurements at its end are missing
+        _end_epoch(parts.model, epoch, watches)
+    elif step:
+        _fit_epochs(parts, epoch, epoch + 1, watches, step)
+    _fit_epochs(parts, epoch + bool(step), parts.epochs, watches)
+
+
+def _fit_epochs(parts, first, last, watches, step=0):
+    if first < last:
+        parts.model.fit(
+            parts.batches(first, step),
+            epochs=last,
+            initial_epoch=first,
+            steps_per_epoch=parts.steps - step,
             verbose=0,
             callbacks=watches,
         )
-    return _finish(parts, run_dir, encode, first_epoch, began) if first else {}
 
 
-def _begin(parts, run_dir, board, knn_accuracy):
-    """Writes what does not change: environment, flags, a picture of the views, kNN before."""
+def _end_epoch(model, epoch, watches):
+    every = keras.callbacks.CallbackList(watches, model=model)
+    every.on_train_begin()
+    every.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    every.on_epoch_end(epoch, logs)
+
+
+def _begin(parts, run_dir, board, knn_accuracy, say):
+    """Writes what does not change: environment, flags, a picture of the views.
+
+    Returns:
+        The rows before training: kNN on the random initialization, or none.
+    """
     runs.write_environment(run_dir, parts.facts["backend"], distribute.devices(), parts.source)
-    board.add_text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
+    board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
     with distribute.alone():
         grid = parts.preview(pairs=16)
-    (run_dir / "plots").mkdir(exist_ok=True)
-    plots.write_png(run_dir / "plots" / "views.png", grid)
-    board.add_image("augmented_pairs", grid, 0, dataformats="HWC")
-    if knn_accuracy is not None:
-        callbacks.record(run_dir, board, callbacks.row(0, 0, {"knn_accuracy": knn_accuracy}))
+    _draw(run_dir, "views", lambda path: plots.write_png(path, grid), say)
+    board.image("augmented_pairs", grid)
+    if knn_accuracy is None:
+        return []
+    before = callbacks.row(0, 0, {"knn_accuracy": knn_accuracy})
+    callbacks.record(run_dir, board, before)
+    return [before]
 
 
-def _finish(parts, run_dir, encode, first_epoch, began):
-    """Exports the encoder, draws the pictures and writes result.json."""
+def _finish(parts, run_dir, encode, rows, began, say):
+    """Exports the encoder, draws the pictures, and seals the run with result.json."""
     probe = parts.probe
-    rows = runs.read_metrics(run_dir)
     trained = [row for row in rows if row["epoch"] > 0]
-    earlier = sum(row["seconds"] for row in trained if row["epoch"] <= first_epoch)
-    title = f"{parts.facts['method']} on {parts.source.name}"
-    plots.curves(rows, run_dir / "plots" / "curves.png", title)
-    shown = probe.queries or probe.bank if probe else parts.source
-    plots.embedding_map(
-        monitors.features(encode, parts.recipe, shown),
-        shown.labels,
-        shown.class_names,
-        run_dir / "plots" / "embedding.png",
-        f"features of {shown.name} after {parts.epochs} epochs (t-SNE)",
-        seed=parts.seed,
-    )
     encoder = parts.encoder()
     encoder.set_weights(parts.model.encoder.get_weights())
     peak_memory = distribute.peak_memory()
-    export.save_encoder(encoder, run_dir, parts.recipe.eval_crop)
+    with writing(run_dir / "encoder"):
+        export.save_encoder(encoder, run_dir, parts.recipe.eval_crop)
+    _draw_outcome(parts, run_dir, encode, rows, say)
     result = {
         **parts.facts,
         "loss": trained[-1]["loss"],
@@ -121,7 +169,38 @@ def _finish(parts, run_dir, encode, first_epoch, began):
         "parameters": sum(math.prod(v.shape) for v in parts.model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
         "peak_memory_mb": peak_memory and round(peak_memory / 2**20, 1),
-        "wall_seconds": round(time.perf_counter() - began + earlier, 1),
+        "wall_seconds": round(time.perf_counter() - began, 1),
     }
     runs.write_json(run_dir / "result.json", result)
     return {**result, "run_dir": str(run_dir)}
+
+
+def _draw_outcome(parts, run_dir, encode, rows, say):
+    def curves(path):
+        plots.curves(rows, path, f"{parts.facts['method']} on {parts.source.name}")
+
+    def embedding(path):
+        probe = parts.probe
+        shown = probe.queries or probe.bank if probe else parts.source
+        plots.embedding_map(
+            monitors.features(encode, parts.recipe, shown),
+            shown.labels,
+            shown.class_names,
+            path,
+            f"features of {shown.name} after {parts.epochs} epochs (t-SNE)",
+            seed=parts.seed,
+        )
+
+    _draw(run_dir, "curves", curves, say)
+    _draw(run_dir, "embedding", embedding, say)
+
+
+def _draw(run_dir, name, draw, say):
+    """Has a picture drawn; without it the run is still what it is."""
+    path = run_dir / "plots" / f"{name}.png"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        draw(path)
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        say(f"{path} could not be drawn, all else goes on: {cause}")

@@ -19,7 +19,7 @@ LEVELS = [
     {"errors", "version", "family", "flagfile"},
     {"options"},
     {"config"},
-    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules"},
+    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules", "interrupts"},
     {
         "methods",
         "data",
@@ -29,6 +29,9 @@ LEVELS = [
         "verdicts",
         "export",
         "distribute",
+        "board",
+        "checkpoints",
+        "progress",
         "runs",
         "plots",
         "targets",

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from simsiam_keras import (
     build,
-    callbacks,
     config,
     diagnose,
     distribute,
@@ -192,32 +191,6 @@ def test_preview_shows_two_different_views_of_each_image(tmp_path):
     assert picture.shape == (zoom * 34, zoom * 52, 3)
     first, second = picture[: zoom * 16, : zoom * 16], picture[zoom * 16 : zoom * 32, : zoom * 16]
     assert (first != second).mean() > 0.2
-
-
-class Interrupted(callbacks.Checkpoint):
-    """Dies after the second epoch's checkpoint, as a machine that is taken away would."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.slow
-def test_a_resumed_run_equals_one_that_was_never_stopped(run_dir, tmp_path, monkeypatch, capfd):
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "Checkpoint", Interrupted)
-        assert pretrain(tmp_path / "run") == 130
-    assert "same command" in capfd.readouterr().err
-    assert not (tmp_path / "run" / "result.json").exists()
-    assert pretrain(tmp_path / "run") == 0
-    assert "resumes after epoch 2" in capfd.readouterr().err
-    for name in ("loss", "z_std", "knn_accuracy", *diagnose.MEASURES):
-        a, b = (
-            [json.loads(line)[name] for line in (path / "metrics.jsonl").read_text().splitlines()]
-            for path in (run_dir, tmp_path / "run")
-        )
-        assert a == pytest.approx(b, abs=1e-4), name
 
 
 @pytest.mark.slow

@@ -1,17 +1,13 @@
-import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import optimizers, runs
+from simsiam_keras import checkpoints, optimizers, runs
 from simsiam_keras.errors import RunFailed
-from simsiam_keras.methods.ablations import AblatedSimSiam
-from simsiam_keras.targets import Snapshot
 from tests import tiny
 from tests.tiny import compiled_model
 
@@ -21,10 +17,6 @@ TEXT = "--epochs=3\n--seed=0\n--run_dir=x\n"
 
 def compiled(**arguments):
     return compiled_model(tiny.simsiam(**arguments), optimizers.SGD(0.1))
-
-
-def fit_once(model):
-    tiny.fit(model, tiny.two_views(tiny.images()))
 
 
 def test_new_folder_holds_its_flags(tmp_path):
@@ -47,7 +39,7 @@ def test_other_flags_are_free_until_something_is_trained(tmp_path):
 
 def test_other_flags_are_refused_and_named(tmp_path):
     with runs.locked(tmp_path, FLAGS):
-        runs.save_checkpoint(tmp_path, compiled(), epoch=1)
+        checkpoints.save(tmp_path, compiled(), 1)
     with pytest.raises(ValueError, match="--epochs: 3 there, 4 here"):
         with runs.locked(tmp_path, FLAGS | {"epochs": 4}):
             pass
@@ -68,6 +60,51 @@ def test_finished_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a finished run; give another --run_dir"):
         with runs.locked(tmp_path, FLAGS):
             pass
+
+
+@pytest.mark.parametrize("text", ["", '{"loss": -0.9', "[]", "null"])
+def test_a_half_written_result_is_not_a_finished_run(text, tmp_path):
+    with runs.locked(tmp_path, FLAGS) as path:
+        (path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match="result.json cannot be read .*; delete it, and the same"):
+        with runs.locked(tmp_path, FLAGS):
+            pass
+
+
+def test_checkpoints_make_a_run_folder_also_without_its_flags(tmp_path):
+    with runs.locked(tmp_path, FLAGS) as path:
+        checkpoints.save(path, compiled(), 1)
+        (path / "flags.cfg").unlink()
+    with runs.locked(tmp_path, FLAGS) as path:
+        assert (path / "flags.cfg").read_text() == TEXT
+
+
+@pytest.mark.parametrize("text", ['--dataset="folder:', '--epochs=3\n--seed="\n'])
+def test_damaged_flags_are_told(text, tmp_path):
+    with runs.locked(tmp_path, FLAGS) as path:
+        checkpoints.save(path, compiled(), 1)
+        (path / "flags.cfg").write_text(text)
+    with pytest.raises(ValueError, match="flags.cfg cannot be read .*; restore it, or give"):
+        with runs.locked(tmp_path, FLAGS):
+            pass
+
+
+def test_metrics_are_read_without_a_torn_line(tmp_path):
+    rows = [{"epoch": epoch, "loss": -epoch / 10} for epoch in range(4)]
+    runs.write_metrics(tmp_path, rows[:3])
+    runs.append_metrics(tmp_path, rows[3])
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"epoch": 4, "lo')
+    assert runs.read_metrics(tmp_path) == rows
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"{", b"[]", b"{}", b'{"epoch": "1"}', b'{"epoch": 1, "loss": "low"}']
+)
+def test_damaged_metrics_are_told_with_their_line(line, tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"epoch": 0}\n' + line + b"\n")
+    with pytest.raises(ValueError, match="metrics.jsonl cannot be read .*; a run that goes on wr"):
+        runs.read_metrics(tmp_path)
 
 
 def test_foreign_folder_is_refused_and_left_alone(tmp_path):
@@ -135,7 +172,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(RunFailed, match="state cannot be written .No space left on device.; what"):
         runs.write_atomically(path, "new")
     assert path.read_text() == "old"
 
@@ -162,78 +199,9 @@ def test_arrays_come_back_from_an_npz(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["arrays.npz"]
 
 
-def test_metrics_drop_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
-    for epoch in range(4):
-        runs.append_metrics(tmp_path, {"epoch": epoch, "loss": -epoch / 10})
-    with open(tmp_path / "metrics.jsonl", "a") as f:
-        f.write('{"epoch": 4, "lo')
-    runs.keep_metrics(tmp_path, 2)
-    text = (tmp_path / "metrics.jsonl").read_text()
-    assert [json.loads(line)["epoch"] for line in text.splitlines()] == [0, 1, 2]
-
-
-def test_checkpoint_restores_weights_and_optimizer_exactly(tmp_path):
-    model = compiled()
-    fit_once(model)
-    runs.save_checkpoint(tmp_path, model, epoch=1)
-    fit_once(model)
-    expected = [keras.ops.convert_to_numpy(v) for v in (*model.weights, *model.optimizer.variables)]
-
-    other = compiled()
-    assert runs.restore_checkpoint(tmp_path, other) == 1
-    fit_once(other)
-    for a, b in zip(expected, (*other.weights, *other.optimizer.variables), strict=True):
-        np.testing.assert_array_equal(a, keras.ops.convert_to_numpy(b))
-
-
-def test_only_the_last_two_checkpoints_are_kept(tmp_path):
-    model = compiled()
-    for epoch in (1, 2, 3):
-        runs.save_checkpoint(tmp_path, model, epoch)
-    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    assert names == ["epoch_00002.npz", "epoch_00003.npz"]
-    assert runs.restore_checkpoint(tmp_path, model) == 3
-
-
-def test_checkpoint_of_another_model_is_refused(tmp_path):
-    runs.save_checkpoint(tmp_path, compiled(), epoch=1)
-    deeper = compiled(cls=AblatedSimSiam, targets=Snapshot(2))
-    with pytest.raises(RunFailed, match="belongs to another model"):
-        runs.restore_checkpoint(tmp_path, deeper)
-
-
-def test_the_encoder_alone_is_restored(tmp_path):
-    model = compiled()
-    fit_once(model)
-    path = runs.save_checkpoint(tmp_path, model, epoch=4)
-    with np.load(path) as saved:
-        kinds = {name.split("/")[0] for name in saved.files}
-        count = sum(name.startswith("encoder/") for name in saved.files)
-    assert kinds == {"encoder", "model", "optimizer"} and count == len(model.encoder.variables)
-    encoder = tiny.tiny_encoder()
-    assert runs.restore_encoder(tmp_path, encoder) == 4
-    for a, b in zip(model.encoder.get_weights(), encoder.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    with pytest.raises(RunFailed, match="belongs to another model"):
-        runs.restore_encoder(tmp_path, tiny.tiny_encoder(width=7))
-
-
-def test_a_checkpoint_of_an_earlier_version_is_told(tmp_path):
-    model = compiled()
-    fit_once(model)
-    (tmp_path / "checkpoints").mkdir()
-    variables = [*model.variables, *model.optimizer.variables]
-    arrays = {f"model/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-    runs.write_npz(tmp_path / "checkpoints" / "epoch_00001.npz", arrays)
-    with pytest.raises(RunFailed, match="of an earlier version"):
-        runs.restore_checkpoint(tmp_path, model)
-    with pytest.raises(RunFailed, match="of an earlier version"):
-        runs.restore_encoder(tmp_path, model.encoder)
-
-
 def test_a_run_begun_when_every_method_had_every_flag_is_told(tmp_path):
     with runs.locked(tmp_path, FLAGS | {"temperature": 0.5}):
-        runs.save_checkpoint(tmp_path, compiled(), epoch=1)
+        checkpoints.save(tmp_path, compiled(), 1)
     with pytest.raises(ValueError, match="earlier version began.*--temperature.*, or give"):
         with runs.locked(tmp_path, FLAGS):
             pass

@@ -1,5 +1,6 @@
 """What a data set is: arrays in memory, or encoded images that are decoded on demand."""
 
+import contextlib
 import hashlib
 import threading
 
@@ -34,7 +35,10 @@ class Source:
         class_names: tuple of str, or None.
         image_shape: `(height, width, 3)`, or None when sizes vary.
         fingerprint: 16 hexadecimal digits that change when the data change.
+        lost: the error of `read` after which nothing more could be read, or None.
     """
+
+    lost = None
 
     def __init__(self, name, labels, class_names, image_shape, fingerprint):
         self.name = name
@@ -124,10 +128,11 @@ class EncodedSource(Source):
                 return codec.decode(self.items[candidate], min_side)
             except Exception as error:  # Every decoder raises what it likes.
                 self._note(candidate, error)
-        raise ValueError(
+        self.lost = ValueError(
             f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
             f"there. Received: first={label_of(self.items, index)}"
         )
+        raise self.lost
 
     def _note(self, index, error):
         with self._lock:
@@ -140,6 +145,17 @@ class EncodedSource(Source):
             )
         elif (len(self.failed) & (len(self.failed) - 1)) == 0:
             logging.warning("%d damaged images replaced so far.", len(self.failed))
+
+
+@contextlib.contextmanager
+def told_by(source):
+    """Within, what a source has raised is raised, whatever a backend's pipeline has made of it."""
+    try:
+        yield
+    except Exception:
+        if source.lost is not None:
+            raise source.lost from None
+        raise
 
 
 def digest(parts):

@@ -58,6 +58,7 @@ def training_views(
     with_index=False,
     order=None,
     with_labels=False,
+    first_step=0,
 ):
     """Batches of two views for `model.fit`, for every epoch from `first_epoch` on.
 
@@ -83,6 +84,7 @@ def training_views(
             `lambda epoch: balanced_order(labels, batch_size, classes, seed, epoch)`; default None,
             the permutation.
         with_labels: also give the label of each image; default False.
+        first_step: batches of the first epoch to leave out, unread; default 0.
 
     Returns:
         A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`; with the index
@@ -140,6 +142,7 @@ def training_views(
         return example([x[0] for x in pair], index)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_rows)
+    dataset = dataset.skip(first_step * (rows[0] // steps))
     dataset = dataset.map(
         batch_views if in_memory else image_views,
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -147,7 +150,7 @@ def training_views(
     )
     if not in_memory:
         dataset = dataset.batch(batch_size, drop_remainder=True)
-    total = steps * max(0, epochs - first_epoch)
+    total = steps * max(0, epochs - first_epoch) - first_step
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(total))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -163,6 +166,7 @@ def training_images(
     part=(0, 1),
     order=None,
     with_labels=False,
+    first_step=0,
 ):
     """Batches of plain images, for a model that augments inside its training step.
 
@@ -182,6 +186,7 @@ def training_images(
             run; default the whole batch.
         order: as in `training_views`.
         with_labels: also give the label of each image; default False.
+        first_step: as in `training_views`.
 
     Yields:
         `(images,)`, uint8 `[m, height, width, 3]` with m = batch_size / k; with the index or the
@@ -206,6 +211,7 @@ def training_images(
     def batches():
         for epoch in range(first_epoch, epochs):
             rows = order(epoch).reshape(steps, k, batch_size // k)[:, i]
+            rows = rows[first_step if epoch == first_epoch else 0 :]
             batches = _read_batches(source, rows.ravel(), size, 1.0, batch_size // k, min_side=size)
             for images, index in zip(batches, rows, strict=True):
                 batch = {"images": images}

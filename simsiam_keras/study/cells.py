@@ -1,7 +1,6 @@
 """From grids to runs: which runs a study needs, where each is kept, and how it ended."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from simsiam_keras import runs
@@ -32,7 +31,7 @@ class Cell:
     def outcome(self):
         """How the run ended: `seconds`, `error` (None or a sentence) and `linear`; None before."""
         path = self.folder.with_suffix(".json")
-        return json.loads(path.read_text()) if path.exists() else None
+        return runs.read_json(path, "delete it to run that again") if path.exists() else None
 
     def error(self):
         """Why the run failed, a sentence, or None."""
@@ -61,8 +60,8 @@ class Cell:
         """The numbers of the run and of its linear classifier; empty before it has finished."""
         numbers = {}
         for path in (self.folder, self.folder / "linear_probe_sgd"):
-            if (path / "result.json").exists():
-                found = json.loads((path / "result.json").read_text())
+            if runs.finished(path):
+                found = runs.read_json(path / "result.json", "delete it to run that again")
                 numbers = {**found, **numbers}  # what both have, `seed` or `epochs`, is the run's
         return numbers
 

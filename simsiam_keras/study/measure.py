@@ -7,14 +7,12 @@ run keeps its seeds, memory and crashes to itself. The last line that it prints 
 wrong; the exit code is 2 where the flags or the data are the cause, else 1.
 """
 
-import json
 import os
 import shutil
 import sys
 import traceback
-from pathlib import Path
 
-from simsiam_keras import config
+from simsiam_keras import config, interrupts, runs
 
 REFUSED = (ValueError, FileNotFoundError, NotADirectoryError, ImportError)
 
@@ -49,7 +47,11 @@ def main(argv):
         # Before a backend starts as many threads as there are processors.
         os.sched_setaffinity(0, map(int, processors.split(",")))
     try:
-        _measure(config.parse("pretrain", flags), linear=what == "linear")
+        with interrupts.heeded():
+            _measure(config.parse("pretrain", flags), linear=what == "linear")
+    except interrupts.Interrupted as stop:
+        print(f"interrupted; {stop.outlook}", file=sys.stderr)
+        return stop.code
     except Exception as error:
         traceback.print_exc()
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
@@ -62,10 +64,10 @@ def _measure(cfg, linear):
     from simsiam_keras.data import sources
 
     run_dir, probe = config.run_dir(cfg), probe_config(cfg)
-    if not (run_dir / "result.json").exists():
+    if not runs.finished(run_dir):
         commands.pretrain(cfg)
-    labelled = json.loads((run_dir / "result.json").read_text())["knn"] is not None
-    if linear and labelled and not (Path(probe.run_dir) / "result.json").exists():
+    labelled = runs.read_json(run_dir / "result.json", "delete that folder")["knn"] is not None
+    if linear and labelled and not runs.finished(probe.run_dir):
         try:
             commands.linear_probe(probe)
         except sources.NoSuchSplit as error:

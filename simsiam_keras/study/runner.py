@@ -70,7 +70,7 @@ def fill(command, cfg, grid, write_report, console=None):
         # What is said of the grid, how many seeds and which experiments, may change.
         free = {field.name for field in fields(cfg)} - {field.name for field in fields(recipe(cfg))}
         runs.refuse_other_flags(folder, asdict(recipe(cfg)), f"a {command}", free | {"seed"})
-    with runs.locked(folder, asdict(cfg)), _terminated_like_interrupted():
+    with runs.locked(folder, asdict(cfg)):
         try:
             _fill(cfg, grid, write_report, console)
         finally:
@@ -108,23 +108,6 @@ def setting(cfg, changes):
 def seeds(cfg):
     """The seeds of a grid."""
     return range(cfg.seed, cfg.seed + cfg.seeds)
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted():
-    # Only the main thread may; elsewhere, as in a notebook's worker, a termination stays one.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _fill(cfg, grid, write_report, console):
@@ -208,7 +191,12 @@ def _run_process(command, backend, log, stop):
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C and the study's signal would be two
         )
         try:
             while not stop.is_set():

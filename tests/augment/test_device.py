@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from simsiam_keras import heads, runs
+from simsiam_keras import checkpoints, heads
 from simsiam_keras.augment import CIFAR, DIGITS, device
 from simsiam_keras.methods.base import JointEmbedding
 from simsiam_keras.methods.simsiam import SimSiam
@@ -184,10 +184,10 @@ def test_simsiam_learns_from_images_alone_and_resumes_with_the_same_views(tmp_pa
     assert "step" in {v.name for v in model.non_trainable_variables}
 
     (tmp_path / "run").mkdir()
-    runs.save_checkpoint(tmp_path / "run", model, 1)
+    checkpoints.save(tmp_path / "run", model, 1)
     resumed = tiny()
     resumed.compile(keras.optimizers.SGD(0.05))
-    assert runs.restore_checkpoint(tmp_path / "run", resumed) == 1
+    assert checkpoints.restore(tmp_path / "run", resumed).position == (1, 0)
     assert int(resumed.augmenter.step) == 2
     expected = call(model.augmenter, images)
     np.testing.assert_array_equal(call(resumed.augmenter, images), expected)

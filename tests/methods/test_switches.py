@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from simsiam_keras import losses, optimizers, runs
+from simsiam_keras import checkpoints, losses, optimizers
 from simsiam_keras.family import PAIRS
 from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
@@ -322,9 +322,9 @@ def test_a_checkpoint_resumes_exactly(name, tmp_path):
     model = compiled(switched(name))
     for t in range(2):
         step(model, batch_of(model, t))
-    runs.save_checkpoint(tmp_path, model, 1)
+    checkpoints.save(tmp_path, model, 1)
     resumed = compiled(switched(name, seed=1))
-    runs.restore_checkpoint(tmp_path, resumed)
+    checkpoints.restore(tmp_path, resumed)
     for m in (model, resumed):
         m.reset_metrics()
     later = [batch_of(model, t) for t in range(2, 6)]

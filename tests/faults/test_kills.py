@@ -1,0 +1,125 @@
+"""A machine that goes away, at any moment: the same command ends as the whole run does."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults import small
+
+KILLS = int(os.environ.get("KILLS", 3))  # `make faults` asks for 30
+EVERY = int(os.environ.get("EVERY", 12))  # of the states of a run's folder, every one by then
+
+_watched = None  # function of nothing, called before each file operation
+
+
+def _audit(event, arguments):
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
+        if _watched and threading.current_thread() is threading.main_thread():
+            _watched(event, arguments)
+
+
+def states_of(run_dir, train, folder):
+    """Copies of a run's folder as it is before each file operation in it, but for repetitions."""
+    global _watched
+    sys.addaudithook(_audit)  # which stays for good, and does nothing without `_watched`
+    copies, busy = [], []
+
+    def copy(event, arguments):
+        named = str(arguments[0]) if arguments else ""
+        writes = event != "open" or "w" in str(arguments[1]) or "a" in str(arguments[1])
+        if busy or not writes or str(run_dir) not in named or not run_dir.exists():
+            return
+        busy.append(True)
+        try:
+            copies.append(shutil.copytree(run_dir, folder / f"{len(copies):03d}", symlinks=True))
+        finally:
+            busy.clear()
+
+    _watched = copy
+    try:
+        train()
+    finally:
+        _watched = None
+    return copies
+
+
+def tear(run_dir):
+    """Leaves of what was being written a half, and of the next row some letters."""
+    for path in run_dir.rglob(".*partial"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if (run_dir / "metrics.jsonl").exists():
+        with open(run_dir / "metrics.jsonl", "a") as f:
+            f.write('{"epoch": 1, "lo')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", ["host", "device"])
+def test_killed_between_any_two_file_operations(augment, data, whole, tmp_path, capfd):
+    flags, run_dir = [data, f"--augment={augment}"], tmp_path / "run"
+    states = states_of(run_dir, lambda: small.pretrain(run_dir, *flags), (tmp_path / "states"))
+    assert len(states) > 30 and small.outcome(run_dir) == whole[augment]
+    offset = random.Random(augment).randrange(EVERY)
+    for state in states[offset::EVERY]:
+        tear(state)
+        assert not (state / "result.json").exists()
+        assert small.pretrain(state, *flags) == 0, (state, capfd.readouterr().err)
+        assert small.outcome(state) == whole[augment], state
+
+
+def start(run_dir, *flags, backend="tensorflow", python=sys.executable):
+    command = [python, "-m", "simsiam_keras", "pretrain", *small.FLAGS, f"--backend={backend}"]
+    return subprocess.Popen(
+        [*command, f"--run_dir={run_dir}", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+BACKENDS = {
+    "host": ("tensorflow", sys.executable),
+    "device": ("tensorflow", sys.executable),
+    "jax": ("jax", ROOT / ".venv-jax" / "bin" / "python"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_killed_at_random_moments(kind, data, tmp_path):
+    backend, python = BACKENDS[kind]
+    if not os.path.exists(python):
+        pytest.skip("needs `make backends`")
+    flags = [data, f"--augment={kind if backend == 'tensorflow' else 'device'}", "--epochs=60"]
+    options = {"backend": backend, "python": str(python)}
+    began = time.monotonic()
+    finish(start(tmp_path / "whole", *flags, **options))
+    took, rng, killed = time.monotonic() - began, random.Random(kind), 0
+    while killed < KILLS:
+        process = start(tmp_path / f"run{killed}", *flags, **options)
+        try:
+            process.wait(rng.uniform(0.2, 1) * took)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += 1
+        if process.returncode:
+            finish(start(tmp_path / f"run{killed - 1}", *flags, **options))
+    expected = small.outcome(tmp_path / "whole")
+    for i in range(KILLS):
+        assert small.outcome(tmp_path / f"run{i}") == expected, i
