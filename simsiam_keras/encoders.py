@@ -5,6 +5,8 @@ What pools globally takes images of any size when `input_shape` is `(None, None,
 """
 
 import inspect
+import os
+import warnings
 
 import keras
 
@@ -15,6 +17,11 @@ MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 STEMS = ("imagenet", "cifar", "stride2")
+
+# Channels that oneDNN computes at once on the widest CPUs (AVX-512). Given fewer, its weight
+# gradient of a strided 1x1 convolution leaves its memory: the process dies, or, with AVX2 and fewer
+# than 8, the gradient is wrong. https://github.com/uxlfoundation/oneDNN/issues/6035
+ONEDNN_BLOCK = 16
 
 
 def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, zero_init_residual=False):
@@ -167,6 +174,38 @@ def twin(input_shape=(16, 16, 3), width=64):
     return keras.Model(images, x, name="encoder")
 
 
+def narrow_strided(model):
+    """Names of the convolutions of a model that oneDNN miscalculates, for want of channels.
+
+    Args:
+        model: a built `keras.Model`, with any models in it.
+
+    Returns:
+        A list: the strided 1x1 convolutions of fewer than 16 channels.
+    """
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Conv2D) and layer.built and layer.groups == 1
+        if set(layer.kernel_size) == {1} and set(layer.strides) != {1}
+        if layer.kernel.shape[-2] < ONEDNN_BLOCK
+    ]
+
+
+def warn_of_onednn(model):
+    """Warns of an encoder made elsewhere that may end the process; the ones above avoid it."""
+    onednn = {"tensorflow": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0", "torch": True}
+    names = narrow_strided(model) if onednn.get(keras.backend.backend()) else []
+    if names:
+        warnings.warn(
+            f"The encoder's strided 1x1 convolutions of fewer than {ONEDNN_BLOCK} channels "
+            f"({', '.join(names)}) crash or have wrong gradients on x86 CPUs, by a fault of "
+            "oneDNN. Put `keras.layers.AveragePooling2D(1, strides)` before each and give it "
+            "strides of 1.",
+            stacklevel=3,
+        )
+
+
 ENCODERS = {
     "resnet10": resnet10,
     "resnet18": resnet18,
@@ -211,6 +250,10 @@ def _conv_norm(x, filters, kernel, stride, name, zero_init=False):
     if kernel > 1 and stride > 1:
         # PyTorch pads both sides alike; Keras's "same" pads a strided convolution on one side only.
         x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    if kernel == 1 and stride > 1 and x.shape[-1] < ONEDNN_BLOCK:
+        # The same pixels, taken first: means of one. A slice takes the step twice the time.
+        x = keras.layers.AveragePooling2D(1, stride, name=f"{name}_pick")(x)
+        stride = 1
     x = keras.layers.Conv2D(
         filters,
         kernel,

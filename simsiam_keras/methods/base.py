@@ -9,6 +9,7 @@ import math
 import keras
 from keras import ops
 
+from simsiam_keras import encoders
 from simsiam_keras.losses import BatchMean, l2_normalize
 
 
@@ -38,6 +39,7 @@ class JointEmbedding(keras.Model):
 
     def __init__(self, encoder, augmenter=None, **kwargs):
         super().__init__(**kwargs)
+        encoders.warn_of_onednn(encoder)
         self.encoder = encoder
         self.augmenter = augmenter
         self.mean = BatchMean()
