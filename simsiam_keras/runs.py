@@ -106,6 +106,8 @@ def locked(path, flags, write=True):
         return
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+    if (path / ".lock").is_symlink():  # older versions of filelock would empty what it points to
+        raise ValueError(f"{path / '.lock'} must be a file, it is a symbolic link; delete it")
     lock = filelock.FileLock(path / ".lock", timeout=0)
     try:
         lock.acquire()

@@ -205,3 +205,16 @@ def test_a_run_begun_when_every_method_had_every_flag_is_told(tmp_path):
     with pytest.raises(ValueError, match="earlier version began.*--temperature.*, or give"):
         with runs.locked(tmp_path, FLAGS):
             pass
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_is_not_followed(there, tmp_path):
+    target = tmp_path / "target"
+    if there:
+        target.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(target)
+    with pytest.raises(ValueError, match="lock must be a file, it is a symbolic link"):
+        with runs.locked(tmp_path / "run", FLAGS):
+            pass
+    assert target.exists() == there and (not there or target.read_text() == "mine")
