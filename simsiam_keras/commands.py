@@ -73,7 +73,7 @@ def linear_probe(cfg, console=None):
     console = console or Console(stderr=True)
     began = time.perf_counter()
     rates = _rates(cfg.learning_rates)
-    encoder = export.load_encoder(cfg.encoder)
+    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     train_set, test_set = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
@@ -138,7 +138,7 @@ def nearest_neighbours(cfg, console=None):
         ValueError: if the encoder, the data or their labels cannot be used.
     """
     console = console or Console(stderr=True)
-    encoder = export.load_encoder(cfg.encoder)
+    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         accuracy = knn.knn_accuracy(
@@ -180,7 +180,7 @@ def write_features(cfg, console=None):
         ValueError: if the encoder or the data cannot be used.
     """
     console = console or Console(stderr=True)
-    encoder = export.load_encoder(cfg.encoder)
+    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"

@@ -1,14 +1,17 @@
 """A trained encoder to a SavedModel and a .keras file, and back."""
 
+import contextlib
 import dataclasses
-import json
-import shutil
+import os
+import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from simsiam_keras.runs import write_json
+from simsiam_keras import cards
+
+SIDES = ("inputs", "outputs")  # of a Keras model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,106 +39,224 @@ class LoadedEncoder:
 
         Returns:
             `[n, dim]`, float32 NumPy array.
+
+        Raises:
+            ValueError: if the encoder gives something else.
         """
-        return np.asarray(self._features(images), "float32")
+        features = np.asarray(self._features(images), "float32")
+        if features.shape != (len(images), self.dim):
+            raise ValueError(
+                f"{self.path} must give {self.dim} features for each image. Received: "
+                f"{list(features.shape)} for {len(images)} images"
+            )
+        return features
 
 
 def save_encoder(encoder, folder, eval_crop=1.0):
     """Writes `encoder.keras`, the SavedModel `encoder/` and the card `encoder.json` to a folder.
 
-    The SavedModel's endpoint `serve` takes `[n, height, width, 3]` images with values 0..255, uint8
-    or float32, of any batch size, and contains the normalization; it needs neither this package nor
+    The SavedModel's `serve` takes `[n, height, width, 3]` images with values 0..255, uint8 or
+    float32, of any batch size, and contains the normalization; it needs neither this package nor
     Keras to be loaded. Written on JAX it takes uint8 only; without TensorFlow it is left out.
 
     Args:
         encoder: a functional `keras.Model` of stock layers.
-        folder: where to write; what stands there under these names is replaced.
+        folder: where to write; an encoder that this function wrote there is replaced.
         eval_crop: share of the short side that evaluation's centre crop keeps.
 
     Returns:
         The list of paths written.
+
+    Raises:
+        ValueError: if `folder` is a file, or holds something else under one of these names; nothing
+            has been written.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"an encoder is written to a folder. Received: {folder}, which is a file")
+    cards.refuse_strangers(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _, height, width, channels = encoder.input_shape
-    card = {
-        "image_shape": [height, width, channels],
-        "value_range": [0, 255],
-        "features": encoder.output_shape[-1],
-        "eval_crop": eval_crop,
-        "parameters": encoder.count_params(),
-    }
-    write_json(folder / "encoder.json", card)
-    encoder.save(folder / ".encoder.keras")
-    (folder / ".encoder.keras").replace(folder / "encoder.keras")
-    written = [folder / "encoder.keras"]
-    if _has_tensorflow():
-        _write_saved_model(encoder, folder / "encoder")
-        written.insert(0, folder / "encoder")
-    return written
+    with tempfile.TemporaryDirectory(prefix=".encoder-", dir=folder) as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        old.mkdir()
+        encoder.save(new / "encoder.keras")
+        if _has_tensorflow():
+            _write_saved_model(encoder, new / "encoder")
+        names = [name for name in cards.FORMS if (new / name).exists()]
+        digests = {name: cards.digest(new / name) for name in names}
+        # The old first, all of it: however this ends, nothing stands beside another's card.
+        for name in cards.FORMS:
+            if (folder / name).exists():
+                (folder / name).rename(old / name)
+        cards.write(folder, encoder, eval_crop, digests)
+        for name in names:
+            (new / name).rename(folder / name)
+    return [folder / name for name in names]
 
 
-def load_encoder(path):
+def load_encoder(path, trust=False):
     """Reads an encoder that `save_encoder` wrote.
+
+    A SavedModel is a program: it may read and write files while it is loaded and called. One is
+    taken whose digest `encoder.json` beside it has; that shows that it is whole and the one that
+    the card was written for, not who wrote the two. A `.keras` file holds no code: Keras's safe
+    mode refuses the layers that would.
 
     Args:
         path: a SavedModel folder or a `.keras` file.
+        trust: take it whatever the card says, and without the safe mode.
 
     Returns:
         A `LoadedEncoder`.
 
     Raises:
-        ValueError: if there is no encoder at `path`.
+        ValueError: if there is no encoder at `path`, it is damaged or not to be trusted, it is not
+            from square RGB images to features, or its weights are not finite.
         ImportError: for a SavedModel, if TensorFlow is not installed.
     """
     path = Path(path)
-    if path.suffix == ".keras" and path.is_file():
-        model = keras.saving.load_model(path, compile=False)
-        shape, dim, features = model.input_shape, model.output_shape[-1], model.predict_on_batch
-    elif (path / "saved_model.pb").is_file():
-        if not _has_tensorflow():
-            raise ImportError(
-                f"{path} is a SavedModel; install tensorflow to read it, or use {path}.keras"
-            )
-        import tensorflow as tf
-
-        module = tf.saved_model.load(str(path))
-        signature = module.signatures["serving_default"]
-        (images,) = signature.structured_input_signature[1].values()
-        (output,) = signature.structured_outputs.values()
-        shape, dim = images.shape, output.shape[-1]
-
-        def features(batch, module=module):  # holds the module: its functions do not
-            return module.serve(tf.convert_to_tensor(batch))
-
-    else:
+    is_file = path.suffix == ".keras" and path.is_file()
+    if not is_file and not (path / "saved_model.pb").is_file():
         raise ValueError(
-            f"{path} is no encoder; give a SavedModel folder (RUN_DIR/encoder) or a .keras file"
+            f"{path} is no encoder; give a .keras file or a SavedModel folder (RUN_DIR/encoder)"
         )
-    card = path.parent / "encoder.json"
-    eval_crop = json.loads(card.read_text())["eval_crop"] if card.exists() else 1.0
-    return LoadedEncoder(shape[1], eval_crop, dim, str(path), features)
+    card = cards.read(os.path.dirname(os.path.abspath(path)))
+    described = cards.describes(card, path)
+    if not (described or trust):
+        _refuse_unknown(path, card)
+    size, dim, features = (_read_keras if is_file else _read_saved_model)(path, trust)
+    # A card of another encoder, which only lies beside this one, says nothing of it.
+    of_this = card and (described or path.name in card.digest or not card.digest)
+    return LoadedEncoder(size, card.eval_crop if of_this else 1.0, dim, str(path), features)
+
+
+def _refuse_unknown(path, card):
+    if path.is_dir():
+        where = f"{cards.NAME} beside it"
+        if card is None:
+            why = f"there is no {where}"
+        elif not card.digest:
+            why = f"{where}, of an earlier version, has no digest of it"
+        else:
+            why = f"{where} has another digest"
+        raise ValueError(
+            f"{path} is a SavedModel, a program that can do whatever its author wrote, and {why}; "
+            "use the .keras file of the encoder, or --trust_encoder if you trust who wrote this"
+        )
+    if card and path.name in card.digest:
+        raise ValueError(
+            f"{path} is not the file whose digest {cards.NAME} beside it has; copy both again from "
+            "one place, or take --trust_encoder if you changed it yourself"
+        )
+
+
+def _read_keras(path, trust):
+    with _readable(path):
+        model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
+    size, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
+    values = ((v.path, keras.ops.convert_to_numpy(v)) for v in model.variables)
+    _refuse_not_finite(path, values)
+    return size, dim, model.predict_on_batch
+
+
+def _read_saved_model(path, trust):
+    del trust  # nothing of it can be held back
+    if not _has_tensorflow():
+        raise ImportError(
+            f"{path} is a SavedModel; install tensorflow to read it, or use {path}.keras"
+        )
+    import tensorflow as tf
+
+    with _readable(path):
+        module = tf.saved_model.load(str(path))
+    signature = getattr(module, "signatures", {}).get("serving_default")
+    if signature is None or not hasattr(module, "serve"):
+        raise ValueError(f"{path} has no endpoint `serve`; write an encoder there with `export`")
+    images = signature.structured_input_signature[1]
+    size, dim = _fitting(path, _shapes(images), _shapes(signature.structured_outputs))
+    _refuse_not_finite(path, ((v.name, v.numpy()) for v in signature.variables))
+    (dtype,) = (x.dtype for x in images.values())
+
+    def features(batch, module=module):  # holds the module, which not every `serve` does
+        batch = tf.convert_to_tensor(batch)
+        return module.serve(tf.cast(batch, dtype) if dtype.is_floating else batch)
+
+    return size, dim, features
+
+
+@contextlib.contextmanager
+def _readable(path):
+    """Gives what a library says about a file as one sentence; they have no error in common."""
+    try:
+        yield
+    except Exception as error:
+        if "safe_mode" in str(error):
+            raise ValueError(
+                f"{path} has a layer that holds Python code (such as Lambda), which would run when "
+                "it is loaded; save it with stock layers, or take --trust_encoder if you trust "
+                "who wrote it"
+            ) from error
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read: it is damaged, half-written, or has layers of another package "
+            f"({type(error).__name__}: {said}); copy it again, or write it again with `export`"
+        ) from error
+
+
+def _shapes(tensors):
+    """The shapes of a structure of tensors as lists; empty where unknown."""
+    return [list(x.shape) if getattr(x, "shape", None) else [] for x in keras.tree.flatten(tensors)]
+
+
+def _fitting(path, inputs, outputs):
+    """The side of the images and the width of the features, from an encoder's shapes."""
+    if len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2:
+        (_, size, *others), (_, dim) = inputs[0], outputs[0]
+        if size and dim and others == [size, 3]:
+            return size, dim
+    raise ValueError(
+        f"{path} must take one input [n, side, side, 3], RGB images of one size, and give one "
+        f"output [n, width]. Received: inputs {inputs}, outputs {outputs}"
+    )
+
+
+def _refuse_not_finite(path, values):
+    for name, value in values:
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{path} has weights that are NaN or infinite ({name}): its training diverged or "
+                "the file is damaged; use the encoder of another run"
+            )
 
 
 def _write_saved_model(encoder, path):
     import tensorflow as tf
 
-    archive = keras.export.ExportArchive()
-    archive.track(encoder)
     if keras.backend.backend() == "tensorflow":
-        serve = tf.function(lambda images: encoder(images, training=False))
-        for dtype in (tf.uint8, tf.float32):  # one endpoint, one trace for each dtype
-            spec = tf.TensorSpec((None, *encoder.input_shape[1:]), dtype, name="images")
-            serve.get_concrete_function(spec)
-        archive.add_endpoint("serve", serve)
+        variables = [v.value for v in encoder.variables]
+        call = tf.function(lambda images: encoder(images, training=False))
+        traces = [  # one for each dtype
+            call.get_concrete_function(
+                tf.TensorSpec((None, *encoder.input_shape[1:]), dtype, name="images")
+            )
+            for dtype in (tf.uint8, tf.float32)
+        ]
+        signature = traces[0]
     else:
+        archive = keras.export.ExportArchive()
+        archive.track(encoder)
         spec = keras.InputSpec(shape=(None, *encoder.input_shape[1:]), dtype="uint8")
-        archive.add_endpoint("serve", encoder, input_signature=[spec])
-    temporary = path.with_name(f".{path.name}")
-    archive.write_out(str(temporary), verbose=False)
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.rename(path)
+        signature = call = archive.add_endpoint("serve", encoder, input_signature=[spec])
+        variables = archive.variables
+    # Not a function but an object that is called: it holds its variables, a function does not, and
+    # `tf.saved_model.load(path).serve(images)` keeps nothing else.
+    served, module = tf.Module(), tf.Module()
+    served.weights = variables
+    served.__call__ = call
+    module.serve = served
+    signatures = {name: signature for name in ("serving_default", "serve")}
+    tf.saved_model.save(module, str(path), signatures=signatures)
 
 
 def _has_tensorflow():

@@ -278,13 +278,18 @@ class EncoderInput(Common, Images):
 
     group = "encoder"
 
-    encoder: str = option("", "SavedModel folder or .keras file (required).")
+    encoder: str = option("", ".keras file or SavedModel folder (required).")
+    trust_encoder: bool = option(
+        False,
+        "Take an encoder that the card beside it, encoder.json, does not know, and one that holds "
+        "code. Loading it may run whatever its author wrote.",
+    )
     batch_size: int = option(256, "Images in a forward step.", minimum=1)
 
     def __post_init__(self):
         super().__post_init__()
         if not self.encoder:
-            raise ValueError("--encoder is required: the path of a SavedModel or a .keras file")
+            raise ValueError("--encoder is required: the path of a .keras file or a SavedModel")
 
 
 @dataclass(frozen=True)

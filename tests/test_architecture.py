@@ -27,6 +27,7 @@ LEVELS = [
         "callbacks",
         "diagnose",
         "verdicts",
+        "cards",
         "export",
         "distribute",
         "board",

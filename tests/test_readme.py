@@ -9,7 +9,7 @@ from simsiam_keras import config
 from tests.conftest import ROOT
 
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "saved_models" / "README.md",
     *sorted((ROOT / "benchmarks").rglob("README.md")),

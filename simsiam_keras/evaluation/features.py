@@ -19,6 +19,9 @@ def features(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None)
 
     Returns:
         Features, a float32 NumPy array `[n, d]`.
+
+    Raises:
+        ValueError: if the features of an image are NaN or infinite.
     """
     first = 0
     for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
@@ -45,6 +48,9 @@ def features_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, 
 
     Returns:
         The features as a read-only memory map, float32 `[n, d]`.
+
+    Raises:
+        ValueError: as in `features`.
     """
     # Appended, not written through a memory map: a full disk is then an error, not a crash.
     with runs.atomic_file(path) as file:
@@ -58,7 +64,21 @@ def features_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, 
 
 
 def _batches(encode, source, size, eval_crop, batch_size, on_batch):
+    first = 0
     for images, _ in evaluation_batches(source, size, eval_crop, batch_size):
-        yield np.ascontiguousarray(encode(images), "float32")
+        rows = np.ascontiguousarray(encode(images), "float32")
+        _refuse_not_finite(rows, first, source)
+        yield rows
+        first += len(rows)
         if on_batch:
             on_batch(len(images))
+
+
+def _refuse_not_finite(rows, first, source):
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=-1))
+    if len(wrong):
+        raise ValueError(
+            f"features must be finite. Received: NaN or infinity for {len(wrong)} of the images "
+            f"{first} to {first + len(rows) - 1} of {source.name}, the first of them "
+            f"{first + wrong[0]}: the weights of the encoder are damaged or its training diverged"
+        )

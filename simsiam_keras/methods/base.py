@@ -100,6 +100,10 @@ class JointEmbedding(keras.Model):
         *state, data = args
         return super().test_step(*state, (inputs_of(self, data),))
 
+    def export(self, filepath, *args, **kwargs):
+        # What `predict` computes; Keras's own would look for the shape of views.
+        return self.encoder.export(filepath, *args, **kwargs)
+
     def get_config(self):
         return {**super().get_config(), "encoder": self.encoder, "augmenter": self.augmenter}
 

@@ -1,0 +1,167 @@
+"""The card of an encoder, encoder.json: what it takes and gives, and the digests of its files."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from simsiam_keras.runs import write_json
+
+NAME = "encoder.json"
+FORMS = ("encoder", "encoder.keras")  # the SavedModel and the file for Keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What `encoder.json` says.
+
+    Attributes:
+        image_shape: `[height, width, channels]` of the images that the encoder takes.
+        features: width of the features.
+        eval_crop: share of the short side that evaluation's centre crop keeps.
+        digest: digests of the encoder's forms by name, such as `{"encoder": "sha256:..."}`; empty
+            in a card of an earlier version.
+    """
+
+    image_shape: list
+    features: int
+    eval_crop: float
+    digest: dict
+
+
+def digest(path):
+    """The SHA-256 of a file, or of a folder's names and bytes.
+
+    A folder's is that of the list which `sha256sum` prints of its files, in the order of their
+    names, so that it can be repeated without this package.
+
+    Args:
+        path: a file or a folder.
+
+    Returns:
+        `"sha256:"` and 64 hexadecimal digits.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+        lines = "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files))
+        return f"sha256:{hashlib.sha256(os.fsencode(lines)).hexdigest()}"
+    return f"sha256:{_sha256(path)}"
+
+
+def write(folder, encoder, eval_crop, digests):
+    """Writes `encoder.json`.
+
+    Args:
+        folder: where to write it.
+        encoder: a `keras.Model`, images to features.
+        eval_crop: share of the short side that evaluation's centre crop keeps.
+        digests: `{name: digest}` of the forms beside it.
+    """
+    card = {
+        "image_shape": list(encoder.input_shape[1:]),
+        "value_range": [0, 255],
+        "features": encoder.output_shape[-1],
+        "eval_crop": eval_crop,
+        "parameters": encoder.count_params(),
+        "digest": digests,
+    }
+    write_json(Path(folder) / NAME, card)
+
+
+def read(folder):
+    """Reads the card of a folder.
+
+    Args:
+        folder: where `encoder.json` may be.
+
+    Returns:
+        A `Card`, or None where there is none.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = Path(folder) / NAME
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        wrong = _wrong(found)
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = " ".join(str(error).split())
+    if wrong:
+        raise ValueError(
+            f"{path} is damaged or no encoder's card ({wrong}); copy it again from where the "
+            "encoder was trained, or move it away and write the encoder again with `export`"
+        )
+    values = {field.name: found.get(field.name, {}) for field in dataclasses.fields(Card)}
+    return Card(**values)
+
+
+def describes(card, path):
+    """Whether a card has the digest of an encoder, under whatever name that now stands.
+
+    Args:
+        card: a `Card` or None.
+        path: a SavedModel folder or a `.keras` file.
+    """
+    return bool(card and card.digest) and digest(path) in card.digest.values()
+
+
+def refuse_strangers(folder):
+    """Raises where what an encoder would replace is not an encoder that this package wrote.
+
+    Args:
+        folder: where `encoder` and `encoder.keras` are about to be written.
+
+    Raises:
+        ValueError: if one of them is there and is not what the card beside it says.
+    """
+    card = read(folder)
+    for name in FORMS:
+        path = Path(folder) / name
+        if os.path.lexists(path) and not (path.exists() and describes(card, path)):
+            raise ValueError(
+                f"{path} would be replaced, but {NAME} beside it does not say that this package "
+                "wrote it; move it away, or give another folder"
+            )
+
+
+def _wrong(card):
+    """What is wrong with the content of an encoder.json; empty if nothing is."""
+    if not isinstance(card, dict):
+        return f"not an object but {type(card).__name__}"
+    for name, is_right, rule in (
+        ("image_shape", _is_shape, "three whole numbers"),
+        ("features", _is_count, "a whole number"),
+        ("eval_crop", _is_share, "a number within (0, 1]"),
+        ("digest", _is_digests, "an object of names and digests"),
+    ):
+        if name in card and not is_right(card[name]):
+            return f"`{name}` must be {rule}, it is {json.dumps(card[name])[:60]}"
+        if name not in card and name != "digest":  # which earlier versions did not write
+            return f"it has no `{name}`"
+    return ""
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_shape(value):  # null: any height or width
+    whole = isinstance(value, list) and len(value) == 3
+    return whole and all(side is None or _is_count(side) for side in value)
+
+
+def _is_share(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
+
+
+def _is_digests(value):
+    return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
