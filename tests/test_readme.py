@@ -1,11 +1,10 @@
-"""README, docs/ and what lies beside them are true: scripts run, commands parse, files exist."""
+"""README, docs/ and what lies beside them are true: scripts run, files exist; test_documented has
+the commands."""
 
 import re
-import shlex
 
 import pytest
 
-from simsiam_keras import config
 from tests.conftest import ROOT
 
 DOCUMENTS = [
@@ -24,12 +23,6 @@ def name(path):
 
 def blocks(path, language):
     return [code for found, code in FENCE.findall(path.read_text("utf-8")) if found == language]
-
-
-def commands(path):
-    """The lines of the shell blocks, one for each command of `a && b`."""
-    lines = [line for code in blocks(path, "sh") for line in code.replace("\\\n", " ").splitlines()]
-    return [command for line in lines for command in line.split("&&")]
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +56,6 @@ def test_scripts_run(path, trained, monkeypatch):
         assert names["features"].shape == (256, 128)
         assert type(names["model"]) is ss.SimSiam
         assert [x.shape for x in next(iter(names["pairs"]))] == [(64, 16, 16, 3)] * 2
-
-
-def test_commands_parse(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    calls = [call for path in DOCUMENTS for call in commands(path)]
-    ours = [call.split("-m simsiam_keras")[1] for call in calls if "-m simsiam_keras" in call]
-    assert len(ours) >= 12
-    for call in ours:
-        command, *rest = shlex.split(call, comments=True)
-        if "--help" in rest:
-            rest.remove("--help")
-            assert config.help_text(command, rest)
-        config.parse(command, rest)
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
-def test_benchmarks_that_are_named_exist(path):
-    for module in re.findall(r"-m (benchmarks\.[\w.]*\w)", path.read_text("utf-8")):
-        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
 
 
 def broken_links(text, folder):
