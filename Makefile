@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: format lint test slow demo backends
+.PHONY: format lint test slow demo backends lock licences
 
 format:
 	$(PYTHON) -m ruff format .
@@ -26,3 +26,16 @@ backends: .venv-jax .venv-torch
 .venv-%: requirements-%.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q -r $<
+
+# Every package of TensorFlow's environment and of the tests, pinned with hashes, without an index.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q "pip-tools>=7.5,<8"
+	CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile -q --upgrade --generate-hashes \
+		--allow-unsafe --strip-extras --no-annotate --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host -o requirements.lock requirements-dev.txt
+
+# What the packages say of themselves that are installed in .venv and by `make backends`.
+licences:
+	$(PYTHON) tools/licences.py > docs/licences.new
+	mv docs/licences.new docs/licences.md
