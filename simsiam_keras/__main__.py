@@ -8,7 +8,7 @@ import traceback
 
 from absl import flags
 
-from simsiam_keras import config, interrupts
+from simsiam_keras import config, interrupts, streams
 from simsiam_keras.errors import ProcessLost, RunFailed
 
 USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
@@ -27,7 +27,8 @@ def main(argv=None):
 
     Returns:
         The exit code: 0, 1 after a failure, 2 after a mistake in the call or its input, 128 and the
-        signal's number after a signal.
+        signal's number after a signal; the process's is 141 where the reader of its results had
+        gone.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--help", "-h", "help"):
@@ -79,7 +80,8 @@ def main(argv=None):
 
 def run():
     """Entry point of the console script."""
-    sys.exit(main())
+    streams.prepare()
+    sys.exit(streams.exit_code(main()))
 
 
 def _dispatch(command, cfg):
@@ -119,7 +121,7 @@ def _quiet_libraries(cfg):
 def _no_native_messages():
     # TensorFlow's C++ writes to standard error while it is imported, before any log level holds.
     kept = os.dup(2)
-    with open(os.devnull, "w") as nothing:
+    with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
         yield
@@ -160,7 +162,7 @@ def _print_table(command, result):
     table = Table(title=command, show_header=False, title_justify="left")
     for name, value in result.items():
         table.add_row(name, Text(_spell(value)))
-    Console().print(table)
+    Console(file=sys.stdout).print(table)  # a file: of its encoding, so of lines it has
 
 
 def _spell(value):

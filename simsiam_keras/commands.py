@@ -214,6 +214,7 @@ def export_checkpoint(cfg, console=None):
     Raises:
         ValueError: if the folder is no run or has no checkpoint yet.
     """
+    runs.refuse_unspellable(cfg.output, "output")
     source_dir = Path(cfg.run_dir)
     path = source_dir / "flags.cfg"
     if not path.exists():
@@ -296,7 +297,11 @@ def _mapped_features(encoder, source, batch_size, run_dir, console):
     """The features as a memory map, so that more of them than memory holds can be evaluated."""
     path = run_dir / ".features.npy"
     mapped = _write_features(path, encoder, source, batch_size, console)
-    path.unlink()  # the map keeps the content until it is closed, however the process ends
+    try:
+        path.unlink()  # the map keeps the content until it is closed, however the process ends
+    except PermissionError:  # Windows, where a file cannot go before its map
+        mapped = np.array(mapped)
+        path.unlink()
     return mapped
 
 

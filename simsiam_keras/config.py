@@ -6,6 +6,7 @@ the commands' functions take these dataclasses, which a script makes by `make`.
 
 import dataclasses
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -175,7 +176,8 @@ def run_dir(config):
     """The folder that a pretraining run writes to, as a `pathlib.Path`."""
     if config.run_dir:
         return Path(config.run_dir)
-    name = config.dataset.rstrip("/").split(":")[-1].split("/")[-1]
+    name = config.dataset.replace(os.sep, "/").rstrip("/").split(":")[-1].split("/")[-1]
+    name = re.sub("[\ud800-\udfff]", "_", name)  # bytes of a folder's name that are no UTF-8
     return Path("saved_models") / f"{config.method}_{name}"
 
 

@@ -7,6 +7,7 @@ not imported: the answer is instant, also about a run that is still training.
 import dataclasses
 import itertools
 import math
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +123,7 @@ def diagnose(cfg, console=None):
     Raises:
         ValueError: if the folder holds no pretraining run.
     """
-    console = console or Console()
+    console = console or Console(file=sys.stdout)  # a file: of its encoding
     run = read(cfg.run_dir)
     finding = judge(run)
     console.print(finding.sentence, highlight=False, markup=False)

@@ -1,6 +1,10 @@
-"""The errors of our own; bad input raises `ValueError`, as in Keras."""
+"""The errors and the warning of our own; bad input raises `ValueError`, as in Keras."""
 
 import contextlib
+
+
+class Caution(UserWarning):
+    """Something goes on that is probably not meant."""
 
 
 class RunFailed(Exception):

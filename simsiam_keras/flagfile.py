@@ -5,8 +5,10 @@ left out. A value that a line cannot hold as it is, with blanks at an end, line 
 text, is written as a JSON string: `--dataset="folder:photos "`.
 """
 
+import codecs
 import json
 import re
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -30,7 +32,7 @@ def read(path, within=()):
     if path in within:
         raise ValueError(f"--flagfile={path} names itself, by way of {within[-1]}")
     try:
-        text = path.read_bytes().decode(errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise flags.CantOpenFlagFileError(
             f"--flagfile={path} cannot be read: {error.strerror}"
@@ -65,12 +67,13 @@ def parse(text):
     ['--epochs=7', '--dataset=folder:a\nb ']
     """
     lines = [line.strip() for line in text.split("\n")]
-    return [_decode(line) for line in lines if line and not line.startswith(("#", "//"))]
+    found = [_decode(line) for line in lines if line and not line.startswith(("#", "//"))]
+    return [_respelt(argument, "utf-8", sys.getfilesystemencoding()) for argument in found]
 
 
 def values(path):
     """`{name: value}` of a file with what `write` returns, both strings."""
-    text = Path(path).read_bytes().decode(errors="surrogateescape")
+    text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
     pairs = (argument.split("=", 1) for argument in parse(text) if "=" in argument)
     return {name.lstrip("-"): value for name, value in pairs}
 
@@ -107,7 +110,19 @@ def last(argv, name):
     return value
 
 
+def _respelt(text, written, read):
+    # A flagfile is UTF-8 wherever it is written. A process of another locale spells the name of the
+    # same file, the same bytes, otherwise.
+    if codecs.lookup(written) == codecs.lookup(read):
+        return text
+    try:
+        return text.encode(written, "surrogateescape").decode(read, "surrogateescape")
+    except UnicodeError:  # it has what the other encoding lacks
+        return text
+
+
 def _encode(text):
+    text = _respelt(text, sys.getfilesystemencoding(), "utf-8")
     plain = text == text.strip() and text.isprintable() and not text.startswith('"')
     return text if plain else json.dumps(text)
 

@@ -8,11 +8,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import filelock
 import numpy as np
 
-from simsiam_keras import flagfile
-from simsiam_keras.errors import RunFailed, reading, writing
+from simsiam_keras import flagfile, locks
+from simsiam_keras.errors import reading, writing
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
@@ -27,7 +26,7 @@ def _partial(name):
     return f".{name}.partial"
 
 
-BEGINNING = {".lock", _partial("flags.cfg")}  # what a run folder holds before it has its flags
+BEGINNING = locks.FILES | {_partial("flags.cfg")}  # what a run folder holds before it has its flags
 
 
 @contextlib.contextmanager
@@ -72,7 +71,7 @@ def _settle(folder):
 def write_atomically(path, data):
     """Writes text or bytes, atomically."""
     with atomic_file(path) as f:
-        f.write(data.encode() if isinstance(data, str) else data)
+        f.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
 
 
 def write_npz(path, arrays):
@@ -98,6 +97,7 @@ def locked(path, flags, write=True):
         RunFailed: if another process is writing to it.
     """
     path = Path(path)
+    refuse_unspellable(path, "run_dir")
     if path.exists() and not path.is_dir():
         raise ValueError(f"--run_dir must be a folder. Received: {path}, which is a file")
     _refuse(path, flags)
@@ -106,19 +106,21 @@ def locked(path, flags, write=True):
         return
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    if (path / ".lock").is_symlink():  # older versions of filelock would empty what it points to
-        raise ValueError(f"{path / '.lock'} must be a file, it is a symbolic link; delete it")
-    lock = filelock.FileLock(path / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunFailed(
-            f"{path} is in use by another process; wait for it or give another --run_dir"
-        ) from None
-    with lock:
+    with locks.held(path):
         _refuse(path, flags)  # again: it may have finished while we looked
         write_atomically(path / "flags.cfg", flagfile.write(flags))
         yield path
+
+
+def refuse_unspellable(path, flag):
+    """Raises where TensorFlow, which writes the encoder at the end, could not spell a path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--{flag} must be a name in UTF-8, in a locale that has it (PYTHONUTF8=1). "
+            f"Received: {path}"
+        ) from None
 
 
 def _refuse(path, flags):

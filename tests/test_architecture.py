@@ -16,7 +16,7 @@ PACKAGE = "simsiam_keras"
 
 # Imports go from a later line to an earlier or the same one, and never in a circle.
 LEVELS = [
-    {"errors", "version", "family", "flagfile"},
+    {"errors", "version", "family", "flagfile", "locks", "streams"},
     {"options"},
     {"config"},
     {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules", "interrupts"},
@@ -191,6 +191,24 @@ def asserts(files):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Assert):
                 yield f"{path}:{node.lineno} asserts"
+
+
+def text_files_are_utf8(files):
+    """No file is written or read in the encoding of the locale."""
+    for path, source in files.items():
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).split(".")[-1]
+            named = any(keyword.arg == "encoding" for keyword in node.keywords)
+            mode = ast.unparse(node.args[1]) if len(node.args) > 1 else "'r'"
+            text = {
+                "open": ast.unparse(node.func) == "open" and "b" not in mode,
+                "read_text": not node.args,
+                "write_text": len(node.args) < 2,
+            }
+            if text.get(name) and not named:
+                yield f"{path}:{node.lineno} {ast.unparse(node)[:60]}"
 
 
 def stop_gradient_statements(source):
@@ -380,6 +398,10 @@ BROKEN = [
     (no_code_asks_which_method, "train.py", "match cfg.method:\n    case 'byol': 0"),
     (no_code_asks_which_method, "train.py", "x = isinstance(model, (BYOL, SwAV))"),
     (no_code_asks_which_method, "train.py", "x = cfg.method.startswith('siamese')"),
+    (text_files_are_utf8, "train.py", "x = open('a')"),
+    (text_files_are_utf8, "train.py", "x = open('a', 'a')"),
+    (text_files_are_utf8, "train.py", "x = path.read_text(errors='replace')"),
+    (text_files_are_utf8, "train.py", "path.write_text('a')"),
     (files_are_short, "train.py", "x = 1\n" * 351),
     (no_literal_is_unpacked_into_another, "train.py", "x = [*('a', 'b'), *('c',)]"),
 ]

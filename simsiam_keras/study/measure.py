@@ -12,7 +12,7 @@ import shutil
 import sys
 import traceback
 
-from simsiam_keras import config, interrupts, runs
+from simsiam_keras import config, interrupts, runs, streams
 
 REFUSED = (ValueError, FileNotFoundError, NotADirectoryError, ImportError)
 
@@ -100,4 +100,5 @@ def probe_config(cfg):
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

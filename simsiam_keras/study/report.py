@@ -161,7 +161,7 @@ def protocol(cfg, cell, own):
     Returns:
         Lines of Markdown.
     """
-    environment = json.loads((cell.folder / "environment.json").read_text())
+    environment = json.loads((cell.folder / "environment.json").read_text("utf-8"))
     result, data = cell.result(), environment["data"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     lines = [
@@ -328,7 +328,7 @@ def to_html(text, folder):
         return f'src="data:image/png;base64,{data}"'
 
     body = re.sub(r'src="([^"]+\.png)"', inline, body)
-    style = resources.files(__package__).joinpath("report.css").read_text()
+    style = resources.files(__package__).joinpath("report.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'

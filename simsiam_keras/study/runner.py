@@ -189,7 +189,7 @@ def processors(slot, jobs):
 def _run_process(command, backend, log, stop):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as output:
+    with open(log, "a", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -209,11 +209,14 @@ def _run_process(command, backend, log, stop):
 
 
 def _last_words(log, code):
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()
+    ]
     words = lines[-1] if lines else "it printed nothing"
-    if code < 0:
-        cause = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return f"ended by {signal.Signals(-code).name}{cause} after: {words}"
+    if code < 0:  # nowhere but on POSIX
+        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
+        cause = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"ended by {name}{cause} after: {words}"
     return words
 
 
