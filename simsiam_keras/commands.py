@@ -20,6 +20,7 @@ from simsiam_keras import (
     interrupts,
     plots,
     runs,
+    settings,
     train,
     views,
 )
@@ -27,6 +28,7 @@ from simsiam_keras.data import pipeline, sources
 from simsiam_keras.evaluation import features_to_file, knn, linear
 
 
+@settings.own
 def pretrain(cfg, console=None):
     """Trains an encoder, or resumes where the same run was stopped.
 
@@ -57,6 +59,7 @@ def pretrain(cfg, console=None):
             raise interrupts.Interrupted(stop.number, checkpoints.outlook(folder)) from None
 
 
+@settings.own
 def linear_probe(cfg, console=None):
     """Trains a linear classifier on frozen features; returns the content of its result.json.
 
@@ -124,6 +127,7 @@ def linear_probe(cfg, console=None):
     return {**result, "run_dir": str(run_dir)}
 
 
+@settings.own
 def nearest_neighbours(cfg, console=None):
     """Classifies by weighted nearest neighbours; returns the content of its result.json.
 
@@ -163,6 +167,7 @@ def nearest_neighbours(cfg, console=None):
     return {**result, "run_dir": str(run_dir)}
 
 
+@settings.own
 def write_features(cfg, console=None):
     """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
 
@@ -201,6 +206,7 @@ def write_features(cfg, console=None):
     return {**result, "run_dir": str(run_dir)}
 
 
+@settings.own
 def export_checkpoint(cfg, console=None):
     """Writes the encoder of a run's last checkpoint, also of a run that has not finished.
 
@@ -233,6 +239,7 @@ def export_checkpoint(cfg, console=None):
     return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
 
 
+@settings.own
 def preview(cfg, console=None):
     """Draws pairs of views into a PNG.
 

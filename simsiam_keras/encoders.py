@@ -10,11 +10,14 @@ import warnings
 
 import keras
 
+from simsiam_keras import settings
 from simsiam_keras.heads import batch_norm
 
 # ImageNet's channel statistics in units of pixel values, the field's convention for any photograph.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+
+LAST = "channels_last"  # whatever Keras is set to: images are [n, height, width, channels]
 
 STEMS = ("imagenet", "cifar", "stride2")
 
@@ -89,13 +92,15 @@ def resnet(depths, block, input_shape, stem, width, zero_init_residual):
     x = _conv_norm(x, width, kernel, stride, name="stem")
     x = keras.layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
-        x = keras.layers.ZeroPadding2D(1, name="pool_pad")(x)  # after ReLU, zero is no maximum
-        x = keras.layers.MaxPooling2D(3, 2, name="pool")(x)
+        x = keras.layers.ZeroPadding2D(1, data_format=LAST, name="pool_pad")(
+            x
+        )  # after ReLU, zero is no maximum
+        x = keras.layers.MaxPooling2D(3, 2, data_format=LAST, name="pool")(x)
     for i, depth in enumerate(depths):
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
             x = block(x, width * 2**i, stride, zero_init_residual, name=f"stage_{i + 1}_{j + 1}")
-    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    x = keras.layers.GlobalAveragePooling2D(data_format=LAST, name="features")(x)
     return keras.Model(images, x, name="encoder")
 
 
@@ -118,7 +123,10 @@ def application(name, input_shape=(224, 224, 3)):
     if not inspect.isfunction(constructor):
         known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))
         raise ValueError(f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}")
-    backbone = constructor(include_top=False, weights=None, pooling="avg", input_shape=input_shape)
+    with settings.channels_last():
+        backbone = constructor(
+            include_top=False, weights=None, pooling="avg", input_shape=input_shape
+        )
     images = keras.Input(input_shape, name="images")
     own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters
     x = images if own_preprocessing else _normalization(input_shape[-1])(images)
@@ -163,14 +171,15 @@ def twin(input_shape=(16, 16, 3), width=64):
         width,
         3,
         padding="same",
+        data_format=LAST,
         # torch.nn.Conv2d's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias.
         kernel_initializer=keras.initializers.RandomUniform(-1 / 3, 1 / 3),
         bias_initializer=keras.initializers.RandomUniform(-1 / 3, 1 / 3),
         name="conv",
     )(x)
     x = keras.layers.ReLU(name="relu")(x)
-    x = keras.layers.MaxPooling2D(2, name="pool")(x)
-    x = keras.layers.Flatten(name="features")(x)
+    x = keras.layers.MaxPooling2D(2, data_format=LAST, name="pool")(x)
+    x = keras.layers.Flatten(data_format=LAST, name="features")(x)
     return keras.Model(images, x, name="encoder")
 
 
@@ -249,16 +258,17 @@ def _bottleneck_block(x, width, stride, zero_init, name):
 def _conv_norm(x, filters, kernel, stride, name, zero_init=False):
     if kernel > 1 and stride > 1:
         # PyTorch pads both sides alike; Keras's "same" pads a strided convolution on one side only.
-        x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+        x = keras.layers.ZeroPadding2D(kernel // 2, data_format=LAST, name=f"{name}_pad")(x)
     if kernel == 1 and stride > 1 and x.shape[-1] < ONEDNN_BLOCK:
         # The same pixels, taken first: means of one. A slice takes the step twice the time.
-        x = keras.layers.AveragePooling2D(1, stride, name=f"{name}_pick")(x)
+        x = keras.layers.AveragePooling2D(1, stride, data_format=LAST, name=f"{name}_pick")(x)
         stride = 1
     x = keras.layers.Conv2D(
         filters,
         kernel,
         strides=stride,
         padding="valid" if stride > 1 else "same",
+        data_format=LAST,
         use_bias=False,
         kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
         name=f"{name}_conv",

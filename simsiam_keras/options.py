@@ -33,7 +33,7 @@ class Common:
 
     run_dir: str = option("", "Folder to write to; by default named after the input.")
     backend: str = option(
-        os.environ.get("KERAS_BACKEND", "tensorflow"),
+        os.environ.get("KERAS_BACKEND") or "tensorflow",
         "Keras backend.",
         choices=("tensorflow", "jax", "torch"),
     )
