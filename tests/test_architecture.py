@@ -19,8 +19,8 @@ LEVELS = [
     {"errors", "version", "family", "flagfile", "locks", "streams"},
     {"options"},
     {"config"},
-    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules"},
     {"interrupts", "settings"},
+    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules"},
     {
         "methods",
         "data",
