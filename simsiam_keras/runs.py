@@ -46,7 +46,8 @@ def atomic_file(path):
     temporary = path.with_name(_partial(path.name))
     with writing(path):
         try:
-            with open(temporary, "wb") as f:
+            temporary.unlink(missing_ok=True)  # a link of this name would lead elsewhere
+            with open(temporary, "xb") as f:
                 yield f
                 f.flush()
                 os.fsync(f.fileno())

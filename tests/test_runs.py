@@ -189,6 +189,14 @@ def test_a_write_that_breaks_off_leaves_no_part(tmp_path):
     assert (tmp_path / "state").read_text() == "whole"
 
 
+def test_a_planted_link_leads_nowhere(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / ".state.partial").symlink_to(tmp_path / "thesis.tex")
+    runs.write_atomically(tmp_path / "state", "whole")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "state").read_text() == "whole" and not (tmp_path / "state").is_symlink()
+
+
 def test_arrays_come_back_from_an_npz(tmp_path):
     arrays = {"model/0": np.arange(6.0).reshape(2, 3), "classes": np.array(["a", "bc"])}
     runs.write_npz(tmp_path / "arrays.npz", arrays)
