@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import signal
 import subprocess
 import sys
 
@@ -154,12 +155,12 @@ def losses(run_dir):
 
 
 class Interrupted(callbacks.Checkpoint):
-    """Dies after the second epoch's checkpoint."""
+    """Is stopped after the second epoch's checkpoint."""
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         if epoch == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.slow

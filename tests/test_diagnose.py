@@ -221,9 +221,11 @@ def test_the_answer_needs_no_keras_and_no_backend(tmp_path):
 
 def test_training_warns_once_by_the_same_rules():
     said = []
-    watch = callbacks.CollapseWatch(said.append, {"stop_gradient": "false"})
+    rows = []
+    watch = callbacks.CollapseWatch(said.append, {"stop_gradient": "false"}, rows)
     for epoch in range(12):
         logs = {"loss": -0.9, "z_std": 0.9 if epoch < 6 else 0.2, "eigenvalue_share": 0.95}
+        rows.append(callbacks.row(epoch + 1, None, logs))
         watch.on_epoch_end(epoch, logs)
     assert [sentence.partition(":")[0] for sentence in said] == [
         "Warning, epoch 5",

@@ -1,6 +1,7 @@
 """The commands on real images: what a run leaves behind, and what is read when it goes wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -305,9 +306,12 @@ def test_collapse_is_said_in_plain_words(tmp_path, capfd):
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_checkpoints(tmp_path, capfd):
     assert pretrain(tmp_path / "run", "--base_lr=1e20", "--probe_dataset=none") == 1
     error = capfd.readouterr().err
-    assert "not a number" in error and "Traceback" not in error
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert "NaN" not in rows
+    assert re.search(r"not a number any more at step \d, in epoch 1 \(.*weights are not fin", error)
+    assert "Traceback" not in error
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    diverged = json.loads(text.splitlines()[-1])["diverged"]
+    assert diverged["not_finite"] > 0 and len(diverged["first"]) == 3
     assert main(["diagnose", f"--run_dir={tmp_path / 'run'}"]) == 0
     found = " ".join(capfd.readouterr().out.split())
     assert "The loss was not a number in epoch 1" in found
