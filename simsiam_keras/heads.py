@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 
+from simsiam_keras import checks
 from simsiam_keras.family import SimSiamFlags
 
 # Whether the hidden and the output layers of a head are normalized. Table 3 of the paper.
@@ -139,11 +140,15 @@ def build(head, input_dim, name):
     Returns:
         A functional `keras.Model`, `[n, input_dim] -> [n, last width]`, or `head`.
 
+    Raises:
+        ValueError: if `head` is a layer of unknown or of other shapes.
+
     Example:
     >>> build(projector(64), input_dim=32, name="projector").output_shape
     (None, 64)
     """
     if isinstance(head, keras.layers.Layer):
+        checks.check_head(name, head, input_dim)
         return head
     z = inputs = keras.Input((input_dim,))
     for i, row in enumerate(head, start=1):

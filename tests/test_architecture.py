@@ -19,7 +19,7 @@ LEVELS = [
     {"errors", "version", "family", "flagfile", "locks", "streams"},
     {"options"},
     {"config"},
-    {"interrupts", "settings"},
+    {"interrupts", "settings", "checks"},
     {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules"},
     {
         "methods",

@@ -50,6 +50,8 @@ class Views(keras.layers.Layer):
     ((4, 24, 24, 3), 1)
     """
 
+    value_range = (0, 255)  # of the images
+
     def __init__(self, recipe, size=None, seed=0, views=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(seed, int) or not 0 <= seed < 2**32:

@@ -9,7 +9,8 @@ import math
 import keras
 from keras import ops
 
-from simsiam_keras import encoders
+from simsiam_keras import checks, distribute, encoders
+from simsiam_keras.data import watch
 from simsiam_keras.losses import BatchMean, l2_normalize
 
 
@@ -38,12 +39,15 @@ class JointEmbedding(keras.Model):
     views = 2  # of each image; None: any number
 
     def __init__(self, encoder, augmenter=None, **kwargs):
+        checks.check_encoder(encoder)
+        checks.check_augmenter(augmenter)
         super().__init__(**kwargs)
         encoders.warn_of_onednn(encoder)
         self.encoder = encoder
         self.augmenter = augmenter
         self.mean = BatchMean()
         self.z_std = keras.metrics.Mean(name="z_std")
+        self.looked = not checks.takes_pixels(encoder, augmenter)  # at the values of images
 
     def embed(self, views, training):
         raise NotImplementedError
@@ -77,11 +81,13 @@ class JointEmbedding(keras.Model):
         views = inputs.get("views")
         if views is None:
             views = self.augmenter(inputs["images"], training=training)
+            checks.check_made(views, self.augmenter)
         if self.views not in (None, len(views)):
             raise ValueError(
                 f"`{type(self).__name__}` takes {self.views} views of each image here. "
                 f"Received: {len(views)} views"
             )
+        checks.check_views(views, self.encoder)
         return self.embed(views, training=training, **others)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -91,10 +97,30 @@ class JointEmbedding(keras.Model):
             loss = loss + self._aggregate_additional_loss(extra)
         return loss
 
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        if distribute.replicas() == 1:  # else a batch is not what one of them gets
+            split = kwargs.get("validation_split", 0.0)
+            x = watch.watched(
+                x, self._look, lambda a: checks.check_arrays(a, batch_size, split), checks.ONE_IMAGE
+            )
+        try:
+            return super().fit(x, y, batch_size, *args, **kwargs)
+        except Exception as error:  # a backend's own, by way of its pipeline
+            if checks.ONE_IMAGE in str(error):
+                raise ValueError(checks.ONE_IMAGE) from None
+            raise
+
+    def train_on_batch(self, x, *args, **kwargs):
+        self._look(keras.tree.flatten(x))
+        return super().train_on_batch(x, *args, **kwargs)
+
     def train_step(self, *args):
         # TensorFlow and torch pass (data,), JAX passes (state, data).
         *state, data = args
-        return super().train_step(*state, (inputs_of(self, data),))
+        inputs = inputs_of(self, data)
+        if distribute.replicas() == 1:
+            checks.check_batch(keras.tree.flatten(inputs)[0])
+        return super().train_step(*state, (inputs,))
 
     def test_step(self, *args):
         *state, data = args
@@ -103,6 +129,16 @@ class JointEmbedding(keras.Model):
     def export(self, filepath, *args, **kwargs):
         # What `predict` computes; Keras's own would look for the shape of views.
         return self.encoder.export(filepath, *args, **kwargs)
+
+    def _look(self, arrays):
+        """Looks at the values of the first images, once."""
+        rank = len(self.encoder.input_shape)
+        images = [x for x in watch.floats(arrays) if len(x.shape) == rank]
+        if self.looked or not images:
+            return
+        self.looked = True
+        what = "Views" if self.augmenter is None else "Images"
+        checks.warn_of_range(ops.convert_to_numpy(images[0][: checks.FIRST]), what)
 
     def get_config(self):
         return {**super().get_config(), "encoder": self.encoder, "augmenter": self.augmenter}
