@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -117,6 +118,7 @@ def parts(cfg, say):
     pipeline.steps_per_epoch(len(images), cfg.batch_size)  # refuses more than there are
     steps = pipeline.steps_per_epoch(len(images), batch_size)
     _check_replicas(cfg, batch_size)
+    _check_memory(cfg, augmentation, batch_size)
     probe = _probe(cfg, images, say)
     trained, schedule = model(cfg, augmentation, steps, len(images))
     return Parts(
@@ -206,6 +208,21 @@ def _check_replicas(cfg, batch_size):
         raise ValueError(
             "--augment=host makes the views of a whole batch in one process; with "
             f"{distribute.processes()} processes use --augment=device"
+        )
+
+
+def _check_memory(cfg, recipe, batch_size):
+    """Refuses views of one batch that alone are more than the machine's memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told, as on Windows
+        return
+    values = cfg.full_views * recipe.size**2 + cfg.small_views * recipe.small_size**2
+    needed = 4 * 3 * values * batch_size
+    if needed > memory:
+        raise ValueError(
+            "--image_size, --batch_size and the number of views must fit in memory: the views of "
+            f"a batch are {needed / 1e9:.0f} GB in float32, this machine has {memory / 1e9:.0f} GB"
         )
 
 

@@ -1,6 +1,12 @@
 """The augmentation recipe: one set of numbers that every augmenter reads."""
 
 import dataclasses
+import math
+
+# Beyond these a number is a mistake, which would take hours or all memory before it shows.
+LARGEST_SIZE = 8192  # px
+LARGEST_SIGMA = 50.0  # px
+LEAST_EVAL_CROP = 0.1  # an image is first scaled to size / eval_crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +18,7 @@ class Recipe:
     operation out. Small views (multi-crop) differ in their size and crop area alone.
 
     Args:
-        size: side of a view in pixels.
+        size: side of a view in pixels, at most 8192.
         crop_area: range of the crop's share of the image area, within (0, 1].
         crop_aspect: range of the crop's width / height, drawn uniformly in its logarithm.
         flip: probability of a horizontal flip.
@@ -22,8 +28,8 @@ class Recipe:
         jitter_probability: probability that a view is jittered at all.
         grayscale: probability that a view becomes grey.
         blur: probability that a view is blurred.
-        blur_sigma: range of the blur's standard deviation in pixels.
-        eval_crop: evaluation's centre crop as a fraction of the resized short side, within (0, 1];
+        blur_sigma: range of the blur's standard deviation in pixels, at most 50.
+        eval_crop: evaluation's centre crop as a fraction of the resized short side, within [.1, 1];
             224 / 256 for ImageNet.
         small_views: number of small views beside the full ones.
         small_size: side of a small view in pixels, within [1, size]; read where there are any.
@@ -58,8 +64,10 @@ class Recipe:
     small_crop_area: tuple = (0.05, 0.14)
 
     def __post_init__(self):
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"`size` must be an integer >= 1. Received: size={self.size}")
+        if not isinstance(self.size, int) or not 1 <= self.size <= LARGEST_SIZE:
+            raise ValueError(
+                f"`size` must be an integer within [1, {LARGEST_SIZE}]. Received: size={self.size}"
+            )
         for name in ("flip", "jitter_probability", "grayscale", "blur"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -74,14 +82,21 @@ class Recipe:
             value = getattr(self, name)
             if value[1] > 1:
                 raise ValueError(f"`{name}` must be within (0, 1]. Received: {name}={value}")
-        if len(self.jitter) != 4 or not min(self.jitter) >= 0 or self.jitter[3] > 0.5:
+        if self.blur_sigma[1] > LARGEST_SIGMA:
             raise ValueError(
-                "`jitter` must be four strengths >= 0 (brightness, contrast, saturation, hue), "
-                f"hue <= 0.5. Received: jitter={self.jitter}"
+                f"`blur_sigma` must be at most {LARGEST_SIGMA:g} pixels. "
+                f"Received: blur_sigma={self.blur_sigma}"
             )
-        if not 0 < self.eval_crop <= 1:
+        b_c_s, h = self.jitter[:3], self.jitter[3:]
+        if len(h) != 1 or not all(0 <= x < math.inf for x in b_c_s) or not 0 <= h[0] <= 0.5:
             raise ValueError(
-                f"`eval_crop` must be within (0, 1]. Received: eval_crop={self.eval_crop}"
+                "`jitter` must be four finite strengths >= 0 (brightness, contrast, saturation, "
+                f"hue), hue <= 0.5. Received: jitter={self.jitter}"
+            )
+        if not LEAST_EVAL_CROP <= self.eval_crop <= 1:
+            raise ValueError(
+                f"`eval_crop` must be within [{LEAST_EVAL_CROP}, 1]. "
+                f"Received: eval_crop={self.eval_crop}"
             )
         if not isinstance(self.small_views, int) or self.small_views < 0:
             raise ValueError(

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from simsiam_keras.augment.recipe import LEAST_EVAL_CROP
 from simsiam_keras.data import images as codec
 from simsiam_keras.data.base import ArraySource
 from simsiam_keras.data.tfds import leave_accelerators_alone
@@ -233,7 +234,7 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
     Args:
         source: a `Source`.
         size: side of the images, at least 1.
-        eval_crop: fraction of the short side that is kept, in (0, 1]; default 1.
+        eval_crop: fraction of the short side that is kept, in [.1, 1]; default 1.
         batch_size: at least 1; default 256.
 
     Yields:
@@ -245,8 +246,10 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
     for name, value in (("size", size), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}")
-    if not 0 < eval_crop <= 1:
-        raise ValueError(f"`eval_crop` must be within (0, 1]. Received: eval_crop={eval_crop}")
+    if not LEAST_EVAL_CROP <= eval_crop <= 1:
+        raise ValueError(
+            f"`eval_crop` must be within [{LEAST_EVAL_CROP}, 1]. Received: eval_crop={eval_crop}"
+        )
 
     def batches():
         order, start = np.arange(len(source)), 0

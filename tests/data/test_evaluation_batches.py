@@ -71,7 +71,8 @@ def test_evaluation_of_a_folder(tmp_path):
     [
         ((0,), "`size` must be >= 1. Received: size=0"),
         ((4, 1.0, 0), "`batch_size` must be >= 1. Received: batch_size=0"),
-        ((4, 0.0), r"`eval_crop` must be within \(0, 1\]. Received: eval_crop=0.0"),
+        ((4, 0.0), r"`eval_crop` must be within \[0.1, 1\]. Received: eval_crop=0.0"),
+        ((4, 1e-4), r"`eval_crop` must be within \[0.1, 1\]. Received: eval_crop=0.0001"),
         ((4, 1.5), "Received: eval_crop=1.5"),
     ],
 )
