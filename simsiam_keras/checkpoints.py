@@ -71,12 +71,17 @@ def positions(run_dir):
     return dict(sorted(found.items(), reverse=True))
 
 
+def newest(run_dir):
+    """The position of the newest checkpoint, `Position(0)` without one."""
+    return next(iter(positions(run_dir)), Position(0))
+
+
 def outlook(run_dir):
     """What the same command would do now, in words."""
-    newest = next(iter(positions(run_dir)), None)
-    if newest is None:
+    position = newest(run_dir)
+    if position == Position(0):
         return "nothing was trained yet, the same command starts again"
-    return f"the same command goes on after {newest}"
+    return f"the same command goes on after {position}"
 
 
 def save(run_dir, model, position, rows=(), run=None, seconds=0.0):

@@ -46,13 +46,14 @@ def pretrain(parts, run_dir, console):
     first = distribute.process() == 0
     model, probe = parts.model, parts.probe
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    newest = checkpoints.newest(run_dir)
+    # Before the processes restore together.
+    distribute.check_agreement(newest.epoch * parts.steps + newest.step, "The step to go on from")
     resumed = checkpoints.restore(run_dir, model, parts.identity, parts.steps, parts.epochs, say)
     rows = resumed.rows if resumed else []
     if resumed:
         began -= resumed.seconds + sum(row["seconds"] or 0 for row in rows)
     clock = callbacks.Clock(parts.steps * parts.batch_size, resumed)
-    done = clock.position.epoch * parts.steps + clock.position.step
-    distribute.check_agreement(done, "The step to go on from")
     goes_on = f"resumes after {clock.position}" if resumed else "starts"
     say(f"{parts.facts['method']} {goes_on} in {run_dir}: {parts.headline}")
 

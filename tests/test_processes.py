@@ -92,7 +92,8 @@ def finish(*processes):
 
 def weights(run_dir, epoch):
     with np.load(run_dir / "checkpoints" / f"epoch_{epoch:05d}.npz") as saved:
-        return np.concatenate([np.ravel(saved[name]) for name in saved.files])
+        names = [name for name in saved.files if "/" in name and not name.startswith("metric/")]
+        return np.concatenate([np.ravel(saved[name]) for name in names])
 
 
 def losses(run_dir):

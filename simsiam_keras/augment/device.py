@@ -102,6 +102,9 @@ class Views(keras.layers.Layer):
         return cls(**{**config, "recipe": Recipe(**recipe)})
 
 
+TwoViews = Views  # its name in 0.1
+
+
 def widths(recipe):
     """Uniform draws that a view needs, `{operation: number}` in the order of the operations."""
     numbers = {"crop": 2 * ATTEMPTS + 2}
