@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import signal
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ from simsiam_keras import build, callbacks, config
 from simsiam_keras.__main__ import main
 from simsiam_keras.methods.simsiam import SimSiam
 from simsiam_keras.targets import MovingAverage, Snapshot
+from tests import tiny
 from tests.conftest import ROOT
 
 SWITCHES = {
@@ -154,22 +154,13 @@ def losses(run_dir):
     return [json.loads(row)["loss"] for row in rows][1:]
 
 
-class Interrupted(callbacks.Checkpoint):
-    """Is stopped after the second epoch's checkpoint."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if epoch == 1:
-            signal.raise_signal(signal.SIGINT)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_resumed_run_equals_one_that_was_never_stopped(name, photos, tmp_path, monkeypatch):
     flags = [*RUNS[name], f"--dataset=folder:{photos}"]
     assert pretrain(tmp_path / "whole", *flags) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "Checkpoint", Interrupted)
+        patch.setattr(callbacks, "Checkpoint", tiny.StoppedAfterTwo)
         assert pretrain(tmp_path / "run", *flags) == 130
     # The encoder of an unfinished run can be had.
     assert main(["export", f"--run_dir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}"]) == 0

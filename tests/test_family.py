@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import config
+from simsiam_keras import callbacks, config
 from simsiam_keras.__main__ import main
 from simsiam_keras.family import FAMILY
+from tests import tiny
 from tests.conftest import ROOT
 from tests.golden import family
 from tests.test_backends import OTHERS, call
-from tests.test_end_to_end import Interrupted, callbacks
 
 SMALL = {
     "recipe": "digits",
@@ -86,7 +86,7 @@ def test_a_run_leaves_what_simsiams_does(run_dirs, method):
 @pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_never_stopped(run_dirs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "Checkpoint", Interrupted)
+        patch.setattr(callbacks, "Checkpoint", tiny.StoppedAfterTwo)
         pretrain("siamese_triplet", tmp_path / "run", "--epochs=4")
     assert pretrain("siamese_triplet", tmp_path / "run", "--epochs=4") == 0
     for name in ("loss", "z_std", "knn_accuracy"):

@@ -1,10 +1,12 @@
 """Small things that several test modules share: images, models, arrays of tensors."""
 
+import signal
+
 import keras
 import numpy as np
 from keras import ops
 
-from simsiam_keras import heads, losses, optimizers
+from simsiam_keras import callbacks, heads, losses, optimizers
 from simsiam_keras.methods.ablations import AblatedSimSiam
 from simsiam_keras.methods.simsiam import SimSiam
 
@@ -105,3 +107,12 @@ def fit(model, data, steps=1):
 def outputs_of(model, x1, x2):
     """A method's outputs on two views in training mode, as float64 arrays."""
     return {name: double(v) for name, v in model((x1, x2), training=True).items()}
+
+
+class StoppedAfterTwo(callbacks.Checkpoint):
+    """Is interrupted after the second epoch's checkpoint."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == 1:
+            signal.raise_signal(signal.SIGINT)
