@@ -77,6 +77,8 @@ def pretrain(parts, run_dir, console):
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         if first:
+            backend, devices = parts.facts["backend"], distribute.devices()
+            runs.write_environment(run_dir, backend, devices, parts.source)
             runs.write_metrics(run_dir, rows)
             events = run_dir / "tensorboard"
             writer = board.Board(events, say, clock.position.epoch + 1 if resumed else 0)
@@ -131,12 +133,11 @@ def _end_epoch(model, epoch, watches):
 
 
 def _begin(parts, run_dir, board, knn_accuracy, say):
-    """Writes what does not change: environment, flags, a picture of the views.
+    """Writes what stands before the first epoch: flags, a picture of the views, kNN.
 
     Returns:
         The rows before training: kNN on the random initialization, or none.
     """
-    runs.write_environment(run_dir, parts.facts["backend"], distribute.devices(), parts.source)
     board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
     with distribute.alone():
         grid = parts.preview(pairs=16)
