@@ -207,11 +207,11 @@ def test_digits_without_tensorflow(backend, tmp_path):
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_photographs_and_arrays_without_tensorflow(backend, photos, tmp_path):
-    unlabelled = pretrain(backend, tmp_path / "a", f"--dataset=folder:{photos}", "--batch_size=8")
+    small = ["--batch_size=8", "--encoder=twin", "--width=4"]  # here the data are what matters
+    unlabelled = pretrain(backend, tmp_path / "a", f"--dataset=folder:{photos}", *small)
     pixels = [np.asarray(Image.open(p).resize((24, 24))) for p in sorted(photos.iterdir())]
     np.savez(tmp_path / "photos.npz", images=np.stack(pixels))
-    flags = [f"--dataset=npz:{tmp_path / 'photos.npz'}", "--batch_size=8"]
-    arrays = pretrain(backend, tmp_path / "b", *flags)
+    arrays = pretrain(backend, tmp_path / "b", f"--dataset=npz:{tmp_path / 'photos.npz'}", *small)
     for result in (unlabelled, arrays):
         assert -1 < result["loss"] < 1 and result["z_std"] > 0 and result["knn_accuracy"] is None
 

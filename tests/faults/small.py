@@ -21,7 +21,6 @@ FILES = {
     "result.json",
     "checkpoints",
     "tensorboard",
-    "encoder",
     "encoder.keras",
     "encoder.json",
     "plots",
@@ -53,5 +52,6 @@ def outcome(run_dir):
         "rows": rows,
         "result": [result[name] for name in NUMBERS],
         "encoder": [w.tobytes() for w in encoder.get_weights()],
+        "saved_model": (run_dir / "encoder" / "saved_model.pb").exists(),
         "plots": sorted(path.name for path in (run_dir / "plots").iterdir()),
     }
