@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: format lint test slow demo backends lock licences
+.PHONY: format lint test slow faults demo backends lock licences
 
 format:
 	$(PYTHON) -m ruff format .
@@ -15,6 +15,11 @@ test:
 
 slow:
 	$(PYTHON) -m pytest -m slow
+
+# As `make slow` has it, but for how much: 30 kills in each place, every state of a run's folder, and
+# 10,000 cases for what is read.
+faults:
+	KILLS=30 EVERY=1 CASES=10000 $(PYTHON) -m pytest -m "slow or not slow" --timeout=7200 tests/faults
 
 demo:
 	$(PYTHON) -m simsiam_keras pretrain --flagfile=flags/digits.cfg

@@ -9,7 +9,7 @@ import traceback
 from absl import flags
 
 from simsiam_keras import config, interrupts, streams
-from simsiam_keras.errors import ProcessLost, RunFailed
+from simsiam_keras.errors import ProcessLost, RunFailed, sentence
 
 USAGE = "usage: python -m simsiam_keras COMMAND [--flagfile=FILE] [--flag=value ...]"
 REQUIREMENTS = {
@@ -149,8 +149,7 @@ def _fail(error, code, cfg):
 
 
 def _complain(error, code):
-    sentence = " ".join(str(error).split()) or type(error).__name__
-    print(f"simsiam_keras: {sentence}", file=sys.stderr)
+    print(f"simsiam_keras: {sentence(error)}", file=sys.stderr)
     return code
 
 

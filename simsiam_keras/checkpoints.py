@@ -226,7 +226,8 @@ def _read(path):
         RunFailed: if it is whole, and of an earlier version.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        # NumPy leaves a file open that it was to open, and is no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
         raise Damaged(" ".join(str(error).split()) or type(error).__name__) from error
@@ -239,13 +240,28 @@ def _read(path):
         raise Damaged("it does not say what it is of")
     if arrays.pop("checksum").tobytes() != _checksum(arrays):
         raise Damaged("its checksum differs")
-    card = json.loads(arrays.pop("card").tobytes())
-    if card["format"] != FORMAT:
-        raise RunFailed(f"{path} is of a later version; go on with that one")
+    card = _card(path, arrays.pop("card").tobytes())
     bad = _not_finite(arrays)
     if bad:
         raise Damaged(f"{len(bad)} of its {len(arrays)} weights are not finite")
     return card, arrays
+
+
+def _card(path, text):
+    try:
+        card = json.loads(text)
+        if card["format"] != FORMAT:
+            raise RunFailed(f"{path} is of a later version; go on with that one")
+        run = card["run"] or {"flags": {}, "data": {}}
+        counts = [card["epoch"], card["step"]]
+        right = all(type(n) is int and n >= 0 for n in counts) and card["seconds"] >= 0
+        if not right or any(type(run[part]) is not dict for part in ("flags", "data")):
+            raise ValueError
+        for row in card["rows"]:
+            runs.check_row(row)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Damaged("its card is not what a run writes") from error
+    return card
 
 
 def _checksum(arrays):
@@ -301,5 +317,8 @@ def _assign(path, arrays, variables):
     shapes = {name: tuple(v.shape) for name, v in variables.items()}
     if {name: array.shape for name, array in arrays.items()} != shapes:
         raise RunFailed(f"{path} belongs to another model; give another --run_dir")
+    odd = [name for name, array in arrays.items() if array.dtype.kind in "USOMm"]
+    if odd:
+        raise RunFailed(f"{path} holds no numbers in {odd[0]}; give another --run_dir")
     for name, variable in variables.items():
         variable.assign(arrays[name])

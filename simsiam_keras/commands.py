@@ -25,6 +25,7 @@ from simsiam_keras import (
     views,
 )
 from simsiam_keras.data import pipeline, sources
+from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import features_to_file, knn, linear
 
 
@@ -225,12 +226,10 @@ def export_checkpoint(cfg, console=None):
     path = source_dir / "flags.cfg"
     if not path.exists():
         raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
-    try:
+    with reading(path, "give the folder of a run with its own flags.cfg"):
         trained = config.parse("pretrain", [f"--flagfile={path}"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    recipe = build.recipe(trained)
-    encoder = build.plain_encoder(trained, recipe.size)
+        recipe = build.recipe(trained)
+        encoder = build.plain_encoder(trained, recipe.size)
     say = functools.partial((console or Console(stderr=True)).print, soft_wrap=True, markup=False)
     position = checkpoints.restore_encoder(source_dir, encoder, say)
     if position is None:

@@ -17,6 +17,7 @@ from simsiam_keras.family import redefine
 from simsiam_keras.options import COMMANDS, Compare, Grid, Pretrain
 
 # Headings of `--help`, in this order.
+LONGEST_NAME = 100  # absl looks for similar names, one call in another for each letter
 GROUPS = ("data", "views", "encoder", "method", "optimization", "run", "monitors")
 
 
@@ -75,6 +76,9 @@ def parse(command, argv):
             that is no flag.
     """
     cls, argv = _class_and_arguments(command, argv)
+    for name in (argument.partition("=")[0] for argument in argv):
+        if name.startswith("-") and len(name) > LONGEST_NAME:
+            raise ValueError(f"{command} has no flag of {len(name)} letters, {name[:20]}...")
     _refuse_flags_of_others(cls, argv)
     values = flags.FlagValues()
     for field in dataclasses.fields(cls):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from simsiam_keras import flagfile, runs, verdicts
+from simsiam_keras import config, flagfile, runs, verdicts
 from simsiam_keras.errors import reading
 from simsiam_keras.family import FAMILY
 from simsiam_keras.verdicts import is_number, percent
@@ -160,7 +160,27 @@ def read(run_dir):
     flags = path / "flags.cfg"
     with reading(flags, "without it, too, the run can be diagnosed: move it away"):
         values = flagfile.values(flags) if flags.exists() else {}
+        _check_flags(values)
     return Run(runs.read_metrics(path), values, runs.finished(path))
+
+
+def _check_flags(values):
+    """Raises `ValueError` where a value is not of its flag's kind; other versions had others."""
+    method = values.get("method", "simsiam")
+    if method not in FAMILY:
+        raise ValueError(f"--method={method:.40} is none of {', '.join(FAMILY)}")
+    for field in dataclasses.fields(config.of("pretrain", method)):
+        text, minimum = values.get(field.name), field.metadata["minimum"]
+        if text is None or field.type not in (int, float):
+            continue
+        try:
+            value = float(field.type(text))
+            right = math.isfinite(value) and (minimum is None or value >= minimum)
+        except (ValueError, OverflowError):
+            right = False
+        if not right:
+            least = "" if minimum is None else f" >= {minimum}"
+            raise ValueError(f"--{field.name} must be a number{least}. Received: {text:.40}")
 
 
 def judge(run):

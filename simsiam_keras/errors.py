@@ -2,6 +2,8 @@
 
 import contextlib
 
+LONGEST = 1000  # letters of a sentence
+
 
 class Caution(UserWarning):
     """Something goes on that is probably not meant."""
@@ -13,6 +15,27 @@ class RunFailed(Exception):
 
 class ProcessLost(RunFailed):
     """Another process of the same run has ended."""
+
+
+def sentence(error):
+    r"""What an error says, as one line for a terminal.
+
+    What it repeats of an input may hold anything: control characters are written as escapes, and
+    the middle of more than 1,000 letters is left out.
+
+    Args:
+        error: an exception, or a text.
+
+    Example:
+    >>> sentence("no file\n\x1b[2J")
+    'no file \\x1b[2J'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2 - 3
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 @contextlib.contextmanager

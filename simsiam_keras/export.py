@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -153,6 +155,7 @@ def _refuse_unknown(path, card):
 
 def _read_keras(path, trust):
     with _readable(path):
+        _refuse_wider_than_its_weights(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     size, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
     values = ((v.path, keras.ops.convert_to_numpy(v)) for v in model.variables)
@@ -202,6 +205,28 @@ def _readable(path):
             f"{path} cannot be read: it is damaged, half-written, or has layers of another package "
             f"({type(error).__name__}: {said}); copy it again, or write it again with `export`"
         ) from error
+
+
+def _refuse_wider_than_its_weights(path):
+    # Keras makes a layer's weights before it reads them: a small file could ask for gigabytes. Each
+    # unit of a layer has at least one weight of a byte.
+    with zipfile.ZipFile(path) as archive:
+        size = sum(info.file_size for info in archive.infolist() if info.filename.endswith(".h5"))
+        widest = max(_widths(json.loads(archive.read("config.json"))), default=0)
+    if widest > size:
+        raise ValueError(f"a layer of {widest:.3g} units, weights of {size} bytes")
+
+
+def _widths(config):
+    """The numbers in a model's configuration that make its layers' weights."""
+    if isinstance(config, list):
+        for part in config:
+            yield from _widths(part)
+    elif isinstance(config, dict):
+        for name, part in config.items():
+            if name in ("filters", "units") and type(part) is int:
+                yield min(part, 2**63)
+            yield from _widths(part)
 
 
 def _shapes(tensors):

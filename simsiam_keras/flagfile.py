@@ -28,15 +28,14 @@ def read(path, within=()):
         absl.flags.Error: if it cannot be read.
         ValueError: if a value is not written as it must be, or flagfiles name each other.
     """
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except (OSError, ValueError, RuntimeError) as error:  # NUL in a name; nobody's home
+        cause = getattr(error, "strerror", None) or error
+        raise flags.CantOpenFlagFileError(f"--flagfile={path} cannot be read: {cause}") from error
     if path in within:
         raise ValueError(f"--flagfile={path} names itself, by way of {within[-1]}")
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise flags.CantOpenFlagFileError(
-            f"--flagfile={path} cannot be read: {error.strerror}"
-        ) from error
     try:
         arguments = parse(text)
     except ValueError as error:

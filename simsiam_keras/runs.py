@@ -280,13 +280,29 @@ def _row(number, line):
         row = json.loads(line)
     except ValueError:
         row = None
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        raise ValueError(f"line {number} is no row: {line[:40]!r}")
-    for name, value in row.items():
-        number_or_none = value is None or type(value) in (int, float)
-        if not number_or_none and name != DIVERGED:
-            raise ValueError(f"line {number}, {name} must be a number. Received: {value!r:.40}")
+    try:
+        check_row(row)
+    except ValueError as error:
+        raise ValueError(f"line {number}, {error}: {line[:40]!r}") from None
     return row
+
+
+def check_row(row):
+    """Raises `ValueError` where a row does not hold what runs write."""
+    epoch = row.get("epoch") if isinstance(row, dict) else None
+    if type(epoch) is not int or epoch < 0:
+        raise ValueError("which has no number of an epoch, is no row")
+    for name, value in row.items():
+        whole = type(value) is int and abs(value) < 2**63  # larger ones are no floats
+        if not (value is None or whole or type(value) is float or name == DIVERGED):
+            raise ValueError(f"{name:.40} must be a number. Received: {_shown(value)}")
+
+
+def _shown(value):
+    try:
+        return f"{value!r:.40}"
+    except ValueError:  # Python writes no more than 4,300 digits
+        return type(value).__name__
 
 
 def write_metrics(run_dir, rows):

@@ -5,6 +5,8 @@ import zipfile
 import numpy as np
 
 from simsiam_keras.data.base import ArraySource, NoSuchSplit
+from simsiam_keras.data.decoding import memory_bytes
+from simsiam_keras.errors import reading
 
 DIGITS_SPLITS = ("train", "test", "all")
 DIGITS_SEED = 0
@@ -63,9 +65,9 @@ def load_npz(name, path, split):
         if split not in found:
             raise NoSuchSplit(f"{name} (arrays: {', '.join(arrays.files) or 'none'})", split, found)
         prefix = f"{split}_" if f"{split}_images" in arrays.files else ""
-        images = _rgb(arrays[f"{prefix}images"], f"{prefix}images")
-        labels = arrays[f"{prefix}labels"] if f"{prefix}labels" in arrays.files else None
-        classes = arrays["class_names"] if "class_names" in arrays.files else None
+        images = _rgb(_array(path, arrays, f"{prefix}images"), f"{prefix}images")
+        labels = _array(path, arrays, f"{prefix}labels")
+        classes = _array(path, arrays, "class_names")
     if labels is not None:
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
@@ -75,6 +77,8 @@ def load_npz(name, path, split):
         labels = labels.astype(np.int64)
         if labels.size and labels.min() < 0:
             raise ValueError(f"`{prefix}labels` must be >= 0. Received: minimum={labels.min()}")
+    if classes is not None and classes.ndim != 1:
+        raise ValueError(f"`class_names` must be [classes]. Received: shape={classes.shape}")
     classes = None if classes is None else tuple(str(c) for c in classes)
     if classes and labels is not None and labels.max(initial=0) >= len(classes):
         raise ValueError(
@@ -93,13 +97,28 @@ def npz_splits(path):
 def _open(path):
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; give `npz:PATH` an existing .npz file.")
-    try:
-        arrays = np.load(path)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`npz:PATH` must be a .npz file. Received: {path}: {error}") from error
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
+    if not zipfile.is_zipfile(path):  # not to read what else may be large
         raise ValueError(f"`npz:PATH` must be a .npz file of named arrays. Received: {path}")
-    return arrays
+    with reading(path, "write it again with `numpy.savez`"):
+        return np.load(path)
+
+
+def _array(path, arrays, name):
+    """An array of a .npz file, None where there is none."""
+    if name not in arrays.files:
+        return None
+    with reading(f"`{name}` of {path}", "write it again with `numpy.savez`"):
+        members = {info.filename.removesuffix(".npy"): info for info in arrays.zip.infolist()}
+        size = members[name].file_size
+        if size > memory_bytes() // 2:
+            raise ValueError(
+                f"it must fit into half of the memory: {size / 2**30:.1f} GiB of "
+                f"{memory_bytes() / 2**30:.1f} GiB"
+            )
+        found = arrays[name]
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it is no array")
+        return found
 
 
 def _splits(arrays):

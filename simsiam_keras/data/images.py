@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +14,11 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 ORIENTATION = 0x0112  # EXIF's tag
+
+# A larger picture must have as many bytes as any real one: PNG has at most 8,256 pixels in each,
+# but a GIF of 40 bytes may say that it is 65,535 pixels wide and high, and is then decoded as such.
+LARGE = 2**24
+PIXELS_PER_BYTE = 10_000
 
 
 def decode(item, min_side=None):
@@ -107,4 +113,11 @@ def resize_and_crop(image, size, eval_crop=1.0):
 
 
 def _open(item):
-    return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=FORMATS)
+    encoded = isinstance(item, bytes)
+    image = Image.open(io.BytesIO(item) if encoded else item, formats=FORMATS)
+    width, height = image.size
+    size = len(item) if encoded else os.path.getsize(item)
+    if width * height > max(LARGE, PIXELS_PER_BYTE * size):
+        image.close()
+        raise ValueError(f"{width} x {height} pixels in a file of {size} bytes")
+    return image

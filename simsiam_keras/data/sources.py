@@ -99,4 +99,10 @@ def splits(spec, data_dir=None):
 def _path(spec, path):
     if not path:
         raise ValueError(f"`dataset` must have a path after the colon. Received: dataset={spec}")
-    return Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+        path.exists()  # raises where no file can have that name
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise ValueError(f"`dataset` must name a file. Received: {spec}: {cause}") from error
+    return path
