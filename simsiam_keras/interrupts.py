@@ -44,7 +44,8 @@ def heeded():
     release()
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
-    threading.Thread(target=_listen, args=(ear,), daemon=True).start()
+    told = os.dup(2)  # where standard error leads now: it is turned away while libraries load
+    threading.Thread(target=_listen, args=(ear, told), daemon=True).start()
     heard = [n for n in NUMBERS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, _on_signal) for number in heard}
     wakeup = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
@@ -85,23 +86,23 @@ def _on_signal(number, frame):
         check()
 
 
-def _listen(ear):
-    told = False
+def _listen(ear, told):
+    # Not by way of sys.stderr: its lock may be held by the thread that computes.
+    def say(sentence):
+        with contextlib.suppress(OSError):
+            os.write(told, f"\nsimsiam_keras: {sentence}\n".encode())
+
+    first = True
     with ear:
         while received := ear.recv(16):
             for number in received:
                 if number not in NUMBERS:
                     continue
                 name = signal.Signals(number).name
-                if told:
-                    _say(f"second {name}, ended at once")
+                if not first:
+                    say(f"second {name}, ended at once")
                     os._exit(FAILED_BY_SIGNAL + number)
                 step = " after this step" if _held else ""
-                _say(f"{name} received, stopping{step}; a second one ends at once")
-                told = True
-
-
-def _say(sentence):
-    # Not by way of sys.stderr: its lock may be held by the thread that computes.
-    with contextlib.suppress(OSError):
-        os.write(2, f"\nsimsiam_keras: {sentence}\n".encode())
+                say(f"{name} received, stopping{step}; a second one ends at once")
+                first = False
+    os.close(told)
