@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from simsiam_keras import cards
+from simsiam_keras.runs import settle
 
 SIDES = ("inputs", "outputs")  # of a Keras model
 
@@ -87,6 +88,8 @@ def save_encoder(encoder, folder, eval_crop=1.0):
             _write_saved_model(encoder, new / "encoder")
         names = [name for name in cards.FORMS if (new / name).exists()]
         digests = {name: cards.digest(new / name) for name in names}
+        for path in new.rglob("*"):  # before a result.json says that they are there
+            settle(path)
         # The old first, all of it: however this ends, nothing stands beside another's card.
         for name in cards.FORMS:
             if (folder / name).exists():
@@ -94,6 +97,7 @@ def save_encoder(encoder, folder, eval_crop=1.0):
         cards.write(folder, encoder, eval_crop, digests)
         for name in names:
             (new / name).rename(folder / name)
+        settle(folder)
     return [folder / name for name in names]
 
 

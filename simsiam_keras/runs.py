@@ -56,13 +56,13 @@ def atomic_file(path):
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _settle(path.parent)
+        settle(path.parent)
 
 
-def _settle(folder):
-    # A name is on the disk when its folder is; not every system lets a folder be opened.
+def settle(path):
+    """Has the disk hold a file, or the names in a folder; not every system lets one ask for it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
