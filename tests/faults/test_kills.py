@@ -1,5 +1,6 @@
 """A machine that goes away, at any moment: the same command ends as the whole run does."""
 
+import json
 import os
 import random
 import shutil
@@ -127,3 +128,20 @@ def test_killed_at_random_moments(kind, data, tmp_path):
             assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM), said
             finish(start(run_dir, *flags, **options))
         assert small.outcome(run_dir) == expected, (i, said)
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_and_changes_nothing(data, tmp_path):
+    run_dir = tmp_path / "run"
+    first = start(run_dir, data, "--augment=host", "--epochs=2000")
+    while not (run_dir / "metrics.jsonl").exists() and first.poll() is None:
+        time.sleep(0.05)
+    second = start(run_dir, data, "--augment=host", "--epochs=2000")
+    said, _ = second.communicate(timeout=300)
+    assert first.poll() is None and second.returncode == 1
+    assert "is in use by another process; wait for it" in said
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=300)
+    assert first.returncode == 128 + signal.SIGTERM, said
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(len(rows))) and len(rows) > 1
