@@ -15,6 +15,7 @@ step is taken within an epoch, and what lies between two epochs is added once.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import statistics
 import tempfile
@@ -142,9 +143,9 @@ class Loop:
     def pretrain_callbacks(self, stack):
         """Those of `train.pretrain` but kNN, in its order, writing to a temporary run folder."""
         from rich.console import Console
-        from tensorboardX import SummaryWriter
 
-        from simsiam_keras import callbacks, distribute, monitors, views
+        from simsiam_keras import board, callbacks, checkpoints, distribute, monitors, views
+        from simsiam_keras.progress import Progress
 
         cfg, epochs = self.cfg, 2
         measure = monitors.collapse_measures(
@@ -154,18 +155,22 @@ class Loop:
         )
         measure()  # compiles
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        board = stack.enter_context(contextlib.closing(SummaryWriter(str(run_dir / "board"))))
         # The bar is drawn as on a terminal, where nobody sees it.
         console = Console(file=stack.enter_context(open(os.devnull, "w")), force_terminal=True)
-        bar = callbacks.Progress(epochs, 0, self.steps, cfg.batch_size, console)
+        writer = stack.enter_context(contextlib.closing(board.Board(run_dir, console.print)))
+        clock, rows = callbacks.Clock(self.steps * cfg.batch_size), []
+        bar = Progress(epochs, clock, self.steps, cfg.batch_size, console)
         stack.callback(bar.close)
+        write = functools.partial(checkpoints.save, run_dir, rows=rows)
+        flags = dataclasses.asdict(cfg)
         return [
-            callbacks.Clock(self.steps * cfg.batch_size),
-            callbacks.StopOnNaN(run_dir),
+            clock,
+            callbacks.StopOnNaN(run_dir, clock, self.steps),
             callbacks.Diagnosis(measure),
-            callbacks.Record(run_dir, board, self.schedule, self.steps),
-            callbacks.Checkpoint(run_dir, cfg.checkpoint_every, epochs),
-            callbacks.CollapseWatch(console.print, dataclasses.asdict(cfg), cfg.stop_on_collapse),
+            callbacks.Row(rows, self.schedule, self.steps),
+            callbacks.Record(run_dir, writer, rows),
+            callbacks.Checkpoint(write, clock, cfg.checkpoint_every, epochs),
+            callbacks.CollapseWatch(console.print, flags, rows, cfg.stop_on_collapse),
             bar,
         ]
 

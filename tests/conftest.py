@@ -11,9 +11,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A shell starts a command that ends in & with interrupts ignored, and so would be the runs that
-# tests interrupt.
+# A shell starts a command that ends in & with interrupts ignored, nohup one with SIGHUP, and so
+# would be the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -162,8 +162,8 @@ class Job:
 
 
 def epoch_ends(said):
-    """When each epoch ended, of the lines of a `pretrain`."""
-    return [seconds for seconds, line in said if re.match(r"epoch \d+/", line)]
+    """When each epoch ended, of the lines of a `pretrain`; those within one name a step."""
+    return [seconds for seconds, line in said if re.match(r"epoch \d+/\d+  loss", line)]
 
 
 def draw_pictures(folder):
