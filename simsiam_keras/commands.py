@@ -54,7 +54,8 @@ def pretrain(cfg, console=None):
         flags = dataclasses.replace(cfg, job_addresses="", num_processes=0, process_id=-1)
         folder = config.run_dir(cfg)
         try:
-            with runs.locked(folder, dataclasses.asdict(flags), write=first) as run_dir:
+            locked = runs.locked(folder, dataclasses.asdict(flags), write=first)
+            with interrupts.unmistaken(), locked as run_dir:
                 return train.pretrain(build.parts(flags, say), run_dir, console)
         except interrupts.Interrupted as stop:
             raise interrupts.Interrupted(stop.number, checkpoints.outlook(folder)) from None

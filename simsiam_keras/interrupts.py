@@ -6,10 +6,13 @@ import signal
 import socket
 import threading
 
+from simsiam_keras.errors import RunFailed
+
 NUMBERS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 FAILED_BY_SIGNAL = 128  # shells add the signal's number
 
 _waiting = None  # the signal that came while one was held back
+_received = None  # the signal that came at all
 _held = False
 
 
@@ -41,6 +44,8 @@ def heeded():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _received
+    _received = None
     release()
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
@@ -50,13 +55,30 @@ def heeded():
     before = {number: signal.signal(number, _on_signal) for number in heard}
     wakeup = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     try:
-        yield
+        with unmistaken():
+            yield
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
         mouth.close()  # which ends the thread
         release()
+
+
+@contextlib.contextmanager
+def unmistaken():
+    """Within, whatever `Interrupted` has become on its way is one again.
+
+    A library that a signal breaks into may raise an error of its own in its place.
+    """
+    try:
+        yield
+    except RunFailed:
+        raise
+    except Exception as error:
+        if _received is None:
+            raise
+        raise Interrupted(_received) from error
 
 
 def hold():
@@ -80,8 +102,8 @@ def release():
 
 
 def _on_signal(number, frame):
-    global _waiting
-    _waiting = number
+    global _waiting, _received
+    _waiting = _received = number
     if not _held:
         check()
 

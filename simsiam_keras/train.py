@@ -93,7 +93,7 @@ def pretrain(parts, run_dir, console):
             bar,
         ]
         try:
-            with told_by(parts.source):
+            with interrupts.unmistaken(), told_by(parts.source):
                 _fit(parts, clock.position, watches)
         except interrupts.Interrupted:
             if keeper:

@@ -49,8 +49,8 @@ DAMAGES = [emptied, cut, garbled, gone]
 # What a run can do without is made anew; where flags.cfg is damaged, it is told to be restored.
 WITHOUT = {
     "metrics.jsonl": DAMAGES,
-    "environment.json": DAMAGES,
-    "plots/views.png": DAMAGES,
+    "environment.json": [garbled, gone],
+    "plots/views.png": [emptied],
     "checkpoints/epoch_00002_step_00001.npz": DAMAGES,
     "flags.cfg": [gone],
 }

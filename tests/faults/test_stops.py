@@ -30,9 +30,12 @@ STOPS = {
 }
 
 
+# The device's views differ in where their state is: in the model.
+CASES = [*((stop, "host") for stop in STOPS), *((s, "device") for s in list(STOPS)[:2])]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("augment", ["host", "device"])
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(("stop", "augment"), CASES)
 def test_a_stopped_run_goes_on_as_if_never_stopped(stop, augment, data, whole, tmp_path, capfd):
     name, position, number, words = STOPS[stop]
     flags = [data, f"--augment={augment}"]
@@ -47,3 +50,24 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(stop, augment, data, whole, t
     assert small.pretrain(tmp_path / "run", *flags) == 0
     assert words in capfd.readouterr().err.partition(" in ")[0]
     assert small.outcome(tmp_path / "run") == whole[augment]
+
+
+@pytest.mark.slow
+def test_an_error_that_a_library_makes_of_a_signal_is_one(data, whole, tmp_path, capfd):
+    measure = callbacks.KNN.on_epoch_end
+
+    def broken_into(self, epoch, logs=None):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise RuntimeError("Concurrent access?") from None
+        measure(self, epoch, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.KNN, "on_epoch_end", broken_into)
+        code = small.pretrain(tmp_path / "run", data, "--augment=host")
+    error = capfd.readouterr().err
+    assert code == 128 + signal.SIGTERM and "Concurrent" not in error
+    assert "interrupted; the same command goes on after step 3 of epoch 1" in error
+    assert small.pretrain(tmp_path / "run", data, "--augment=host") == 0
+    assert small.outcome(tmp_path / "run") == whole["host"]
