@@ -57,6 +57,7 @@ def pretrain(parts, run_dir, console):
     goes_on = f"resumes after {clock.position}" if resumed else "starts"
     say(f"{parts.facts['method']} {goes_on} in {run_dir}: {parts.headline}")
 
+    parts.batches(clock.position.epoch)  # refuses what makes no batches before anything is written
     monitored = monitors.monitored(model, parts.copy)
     encode = monitors.encoder_of(monitored)
     measure = functools.partial(monitors.knn_accuracy, encode, parts.recipe, probe)
