@@ -19,6 +19,7 @@ from simsiam_keras import (
     optimizers,
     runs,
     schedules,
+    settings,
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe
@@ -94,7 +95,7 @@ def place(cfg):
     with (
         distribute.noticing_lost_processes(),
         distribute.scope(cfg.strategy, cfg.virtual_devices),
-        _dtype_policy(cfg.precision),
+        settings.changed(dtype_policy=cfg.precision),
     ):
         yield
 
@@ -226,16 +227,6 @@ def _check_memory(cfg, recipe, batch_size):
         )
 
 
-@contextlib.contextmanager
-def _dtype_policy(name):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def recipe(cfg):
     """The augmentation recipe that the flags describe."""
     found = RECIPES[cfg.recipe]
@@ -272,7 +263,7 @@ def encoder(cfg, size):
 
 def plain_encoder(cfg, size):
     """The encoder as it is exported: in float32, on one device, for images of one size."""
-    with _dtype_policy("float32"), distribute.alone():
+    with settings.changed(dtype_policy="float32"), distribute.alone():
         return encoder(cfg, size)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from simsiam_keras.errors import sentence
 from simsiam_keras.runs import write_json
 
 NAME = "encoder.json"
@@ -89,7 +90,7 @@ def read(folder):
         found = json.loads(path.read_text("utf-8"))
         wrong = _wrong(found)
     except (OSError, ValueError, RecursionError) as error:
-        wrong = " ".join(str(error).split())
+        wrong = sentence(error)
     if wrong:
         raise ValueError(
             f"{path} is damaged or no encoder's card ({wrong}); copy it again from where the "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simsiam_keras import runs
-from simsiam_keras.errors import RunFailed
+from simsiam_keras.errors import RunFailed, sentence
 
 KEPT = 2
 FORMAT = 2
@@ -204,8 +204,8 @@ def _newest_whole(run_dir, say, set_aside=False):
         except Damaged as error:
             damaged[path] = f"{path} is damaged ({error})"
             continue
-        for bad, sentence in damaged.items():
-            say(f"{sentence}; {path.name} is used in its place")
+        for bad, words in damaged.items():
+            say(f"{words}; {path.name} is used in its place")
             if set_aside:
                 with contextlib.suppress(OSError):  # another process of the run may be first
                     bad.rename(bad.with_name(f"{bad.name}.damaged"))
@@ -230,7 +230,7 @@ def _read(path):
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
-        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from error
+        raise Damaged(sentence(error)) from error
     if arrays and all(name.startswith(("encoder/", "model/", "optimizer/")) for name in arrays):
         raise RunFailed(
             f"{path} is of an earlier version, which wrote no checksum; go on with that version, "

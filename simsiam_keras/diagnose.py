@@ -161,7 +161,7 @@ def read(run_dir):
     with reading(flags, "without it, too, the run can be diagnosed: move it away"):
         values = flagfile.values(flags) if flags.exists() else {}
         _check_flags(values)
-    return Run(runs.read_metrics(path), values, runs.finished(path))
+    return Run(runs.read_metrics(path), values, runs.result(path) is not None)
 
 
 def _check_flags(values):

@@ -123,7 +123,7 @@ def application(name, input_shape=(224, 224, 3)):
     if not inspect.isfunction(constructor):
         known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))
         raise ValueError(f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}")
-    with settings.channels_last():
+    with settings.changed(image_data_format="channels_last"):
         backbone = constructor(
             include_top=False, weights=None, pooling="avg", input_shape=input_shape
         )

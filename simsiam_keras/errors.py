@@ -54,8 +54,7 @@ def reading(path, advice):
     except RunFailed:
         raise
     except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read ({cause}); {advice}") from error
+        raise ValueError(f"{path} cannot be read ({sentence(error)}); {advice}") from error
 
 
 @contextlib.contextmanager
@@ -70,7 +69,7 @@ def writing(path):
     except (RunFailed, ValueError):
         raise
     except Exception as error:
-        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+        cause = getattr(error, "strerror", None) or sentence(error)
         raise RunFailed(
             f"{path} cannot be written ({cause}); what was written before is kept. Make room or "
             "give the rights, then repeat the command"

@@ -44,8 +44,8 @@ def heeded():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _received
-    _received = None
+    global _waiting, _received
+    _waiting = _received = None
     release()
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)

@@ -128,7 +128,7 @@ def _refuse(path, flags):
     if not path.exists():
         return
     found = {p.name for p in path.iterdir()}  # once: the first process may be writing its flags
-    if finished(path):
+    if result(path) is not None:
         raise ValueError(
             f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
         )
@@ -247,17 +247,14 @@ def read_json(path, advice):
         return found
 
 
-def finished(run_dir):
-    """Whether a folder holds a finished run.
+def result(run_dir):
+    """The content of a folder's result.json; None while the run has not finished.
 
     Raises:
-        ValueError: if its result.json is damaged, which no process of ours leaves.
+        ValueError: if it is damaged, which no process of ours leaves.
     """
     path = Path(run_dir) / "result.json"
-    if not path.exists():
-        return False
-    read_json(path, "delete it, and the same command goes on")
-    return True
+    return read_json(path, "delete it, and the same command goes on") if path.exists() else None
 
 
 def read_metrics(run_dir):

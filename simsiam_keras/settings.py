@@ -8,38 +8,29 @@ import functools
 
 import keras
 
+DEFAULTS = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+    "dtype_policy": "float32",
+}
+
 
 @contextlib.contextmanager
-def defaults():
-    """Within it Keras has its own defaults: float32, channels last, no limit to what `fit` does."""
+def changed(**values):
+    """Within it settings of `keras.config` are these, by name; afterwards as they were."""
     with contextlib.ExitStack() as stack:
-        for name, value in (
-            ("floatx", "float32"),
-            ("epsilon", 1e-7),
-            ("image_data_format", "channels_last"),
-            ("max_epochs", None),
-            ("max_steps_per_epoch", None),
-            ("dtype_policy", "float32"),
-        ):
+        for name, value in values.items():
             change = getattr(keras.config, f"set_{name}")
             stack.callback(change, getattr(keras.config, name)())
             change(value)
         yield
 
 
-@contextlib.contextmanager
-def channels_last():
-    """Within it what is built takes images `[n, height, width, channels]`."""
-    before = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_last")
-    try:
-        yield
-    finally:
-        keras.config.set_image_data_format(before)
-
-
 def own(command):
-    """Decorates a command, function of a configuration and a console: it runs within `defaults`.
+    """Decorates a command, function of a configuration and a console: it runs by `DEFAULTS`.
 
     The command raises `ValueError` where Keras was imported with another backend than its flags
     ask for.
@@ -53,7 +44,7 @@ def own(command):
                 f"--backend must be the one that Keras was imported with, {found}; set "
                 f"KERAS_BACKEND before the import. Received: --backend={cfg.backend}"
             )
-        with defaults():
+        with changed(**DEFAULTS):
             return command(cfg, console)
 
     return run

@@ -23,7 +23,7 @@ from simsiam_keras import (
     runs,
 )
 from simsiam_keras.data.base import told_by
-from simsiam_keras.errors import writing
+from simsiam_keras.errors import sentence, writing
 
 
 def pretrain(parts, run_dir, console):
@@ -57,7 +57,8 @@ def pretrain(parts, run_dir, console):
     goes_on = f"resumes after {clock.position}" if resumed else "starts"
     say(f"{parts.facts['method']} {goes_on} in {run_dir}: {parts.headline}")
 
-    parts.batches(clock.position.epoch)  # refuses what makes no batches before anything is written
+    # Before anything is written: it refuses what makes no batches.
+    batches = _first_batches(parts, clock.position)
     monitored = monitors.monitored(model, parts.copy)
     encode = monitors.encoder_of(monitored)
     measure = functools.partial(monitors.knn_accuracy, encode, parts.recipe, probe)
@@ -95,7 +96,7 @@ def pretrain(parts, run_dir, console):
         ]
         try:
             with interrupts.unmistaken(), told_by(parts.source):
-                _fit(parts, clock.position, watches)
+                _fit(parts, clock.position, batches, watches)
         except interrupts.Interrupted:
             if keeper:
                 keeper.now()
@@ -103,26 +104,35 @@ def pretrain(parts, run_dir, console):
     return _finish(parts, run_dir, encode, rows, began, say) if first else {}
 
 
-def _fit(parts, position, watches):
+def _first_batches(parts, position):
+    """The batches from a position on; None where no step is left."""
+    epoch, step = divmod(position.epoch * parts.steps + position.step, parts.steps)
+    return parts.batches(epoch, step) if epoch < parts.epochs else None
+
+
+def _fit(parts, position, batches, watches):
     """What is left of an unfinished epoch, then the whole ones that are left."""
     epoch, step = position
     if step == parts.steps:  # of which only the measurements at its end are missing
         _end_epoch(parts.model, epoch, watches)
+        epoch += 1
     elif step:
-        _fit_epochs(parts, epoch, epoch + 1, watches, step)
-    _fit_epochs(parts, epoch + bool(step), parts.epochs, watches)
+        _fit_epochs(parts, batches, epoch, epoch + 1, watches, step)
+        epoch += 1
+        batches = parts.batches(epoch) if epoch < parts.epochs else None
+    if epoch < parts.epochs:
+        _fit_epochs(parts, batches, epoch, parts.epochs, watches)
 
 
-def _fit_epochs(parts, first, last, watches, step=0):
-    if first < last:
-        parts.model.fit(
-            parts.batches(first, step),
-            epochs=last,
-            initial_epoch=first,
-            steps_per_epoch=parts.steps - step,
-            verbose=0,
-            callbacks=watches,
-        )
+def _fit_epochs(parts, batches, first, last, watches, step=0):
+    parts.model.fit(
+        batches,
+        epochs=last,
+        initial_epoch=first,
+        steps_per_epoch=parts.steps - step,
+        verbose=0,
+        callbacks=watches,
+    )
 
 
 def _end_epoch(model, epoch, watches):
@@ -205,5 +215,4 @@ def _draw(run_dir, name, draw, say):
         path.parent.mkdir(exist_ok=True)
         draw(path)
     except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        say(f"{path} could not be drawn, all else goes on: {cause}")
+        say(f"{path} could not be drawn, all else goes on: {sentence(error)}")

@@ -27,10 +27,10 @@ FLAGS = (
 DOUBLE = """
 import sys
 import keras
-from simsiam_keras import __main__, build
+from simsiam_keras import __main__, build, settings
 keras.config.set_floatx("float64")
-policy = build._dtype_policy
-build._dtype_policy = lambda name: policy("float64")
+changed = settings.changed
+settings.changed = lambda **values: changed(**{**values, "dtype_policy": "float64"})
 """
 RUN = "sys.exit(__main__.main())"
 # What a process must not do: read the part of the batch that another reads.

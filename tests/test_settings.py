@@ -126,7 +126,7 @@ def test_a_run_takes_none_of_what_keras_is_set_to(tmp_path, request):
 
 def test_an_error_leaves_the_settings_as_they_were(odd):
     with pytest.raises(ZeroDivisionError):
-        with settings.defaults():
+        with settings.changed(**settings.DEFAULTS):
             assert values()["floatx"] == "float32"
             raise ZeroDivisionError
     assert values() == odd and keras.config.dtype_policy().name == "float16"

@@ -60,9 +60,8 @@ class Cell:
         """The numbers of the run and of its linear classifier; empty before it has finished."""
         numbers = {}
         for path in (self.folder, self.folder / "linear_probe_sgd"):
-            if runs.finished(path):
-                found = runs.read_json(path / "result.json", "delete it to run that again")
-                numbers = {**found, **numbers}  # what both have, `seed` or `epochs`, is the run's
+            found = runs.result(path) or {}
+            numbers = {**found, **numbers}  # what both have, `seed` or `epochs`, is the run's
         return numbers
 
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 
 from simsiam_keras import config, interrupts, runs, streams
+from simsiam_keras.errors import sentence
 
 REFUSED = (ValueError, FileNotFoundError, NotADirectoryError, ImportError)
 
@@ -54,7 +55,7 @@ def main(argv):
         return stop.code
     except Exception as error:
         traceback.print_exc()
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         return 2 if isinstance(error, REFUSED) else 1
     return 0
 
@@ -64,10 +65,8 @@ def _measure(cfg, linear):
     from simsiam_keras.data import sources
 
     run_dir, probe = config.run_dir(cfg), probe_config(cfg)
-    if not runs.finished(run_dir):
-        commands.pretrain(cfg)
-    labelled = runs.read_json(run_dir / "result.json", "delete that folder")["knn"] is not None
-    if linear and labelled and not runs.finished(probe.run_dir):
+    result = runs.result(run_dir) or commands.pretrain(cfg)
+    if linear and result["knn"] is not None and not runs.result(probe.run_dir):
         try:
             commands.linear_probe(probe)
         except sources.NoSuchSplit as error:

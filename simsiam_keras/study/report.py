@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import json
 import re
 import shlex
 from importlib import resources
@@ -161,7 +160,7 @@ def protocol(cfg, cell, own):
     Returns:
         Lines of Markdown.
     """
-    environment = json.loads((cell.folder / "environment.json").read_text("utf-8"))
+    environment = runs.read_json(cell.folder / "environment.json", "run that again in a new folder")
     result, data = cell.result(), environment["data"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     lines = [

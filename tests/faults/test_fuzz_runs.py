@@ -198,7 +198,7 @@ def test_run_folders(run, tmp_path_factory, capsys, drawn):
     cfg = config.make("diagnose", run_dir=str(folder))
     fuzz.outcome(lambda: diagnose.diagnose(cfg, QUIET), str(folder))
     fuzz.command(__main__.main, ["diagnose", f"--run_dir={folder}"], capsys)
-    fuzz.outcome(lambda: runs.finished(folder), str(folder))
+    fuzz.outcome(lambda: runs.result(folder), str(folder))
     flags = dataclasses.asdict(config.make("pretrain"))
     shutil.copytree(run / "checkpoints", folder / "checkpoints")
 
