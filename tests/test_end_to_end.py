@@ -25,6 +25,7 @@ from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
 from simsiam_keras.methods.simsiam import SimSiam
 from tests.conftest import ROOT
+from tests.faults import small
 
 SMALL = (
     "--recipe=digits --encoder=resnet10 --stem=stride2 --width=4 --output_dim=16 "
@@ -49,18 +50,7 @@ def run_dir(tmp_path_factory):
 
 def test_run_folder_keeps_its_contract(run_dir):
     names = {p.name for p in run_dir.iterdir()} - {".lock"}
-    assert names == {
-        "flags.cfg",
-        "environment.json",
-        "metrics.jsonl",
-        "result.json",
-        "checkpoints",
-        "tensorboard",
-        "encoder",
-        "encoder.keras",
-        "encoder.json",
-        "plots",
-    }
+    assert names == small.FILES | {"encoder"}
     plots = {p.name for p in (run_dir / "plots").iterdir()}
     assert plots == {"views.png", "curves.png", "embedding.png"}
     environment = read_json(run_dir / "environment.json")

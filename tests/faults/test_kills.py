@@ -16,7 +16,6 @@ from tests.conftest import ROOT
 from tests.faults import small
 
 KILLS = int(os.environ.get("KILLS", 2))  # of each kind; `make faults` asks for 30
-EVERY = int(os.environ.get("EVERY", 12))  # of the states of a run's folder; it asks for each
 
 _watched = None  # function of nothing, called before each file operation
 
@@ -67,8 +66,8 @@ def test_killed_between_any_two_file_operations(augment, data, whole, tmp_path, 
     flags, run_dir = [data, f"--augment={augment}"], tmp_path / "run"
     states = states_of(run_dir, lambda: small.pretrain(run_dir, *flags), (tmp_path / "states"))
     assert len(states) > 30 and small.outcome(run_dir) == whole[augment]
-    offset = random.Random(augment).randrange(EVERY)
-    for state in states[offset::EVERY]:
+    offset = random.Random(augment).randrange(small.EVERY)
+    for state in states[offset :: small.EVERY]:
         tear(state)
         assert not (state / "result.json").exists()
         assert small.pretrain(state, *flags) == 0, (state, capfd.readouterr().err)

@@ -13,6 +13,7 @@ from simsiam_keras import augment, encoders, heads, optimizers
 from simsiam_keras.errors import Caution
 from simsiam_keras.family import FAMILY, split
 from simsiam_keras.methods.simsiam import SimSiam
+from tests.methods.items import Items, generated
 from tests.test_backends import OTHERS, call
 from tests.tiny import noise
 
@@ -122,23 +123,6 @@ def cautions(function):
 def pairs(scale, offset=0.0):
     x = (noise(8, n=8) * scale + offset).astype("float32")
     return x, x[:, :, ::-1]
-
-
-class Items(keras.utils.PyDataset):
-    def __init__(self, x, size):
-        super().__init__()
-        self.x, self.size = x, size
-
-    def __len__(self):
-        return -(-len(self.x[0]) // self.size)
-
-    def __getitem__(self, i):
-        return tuple(x[i * self.size : (i + 1) * self.size] for x in self.x)
-
-
-def generated(x, size):
-    items = Items(x, size)
-    yield from (items[i] for i in range(len(items)))
 
 
 def dataset(x, size):
@@ -260,19 +244,7 @@ import numpy as np, keras
 from simsiam_keras import encoders, heads, optimizers
 from simsiam_keras.errors import Caution
 from simsiam_keras.methods.simsiam import SimSiam
-
-class Items(keras.utils.PyDataset):
-    def __init__(self, x, size):
-        super().__init__()
-        self.x, self.size = x, size
-    def __len__(self):
-        return -(-len(self.x[0]) // self.size)
-    def __getitem__(self, i):
-        return tuple(x[i * self.size : (i + 1) * self.size] for x in self.x)
-
-def generated(x, size):
-    items = Items(x, size)
-    yield from (items[i] for i in range(len(items)))
+from tests.methods.items import Items, generated
 
 kinds = {"items": Items, "generated": generated}
 if keras.backend.backend() == "torch":
