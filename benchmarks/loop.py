@@ -144,14 +144,14 @@ class Loop:
         """Those of `train.pretrain` but kNN, in its order, writing to a temporary run folder."""
         from rich.console import Console
 
-        from simsiam_keras import board, callbacks, checkpoints, distribute, monitors, views
+        from simsiam_keras import board, callbacks, checkpoints, devices, monitors, views
         from simsiam_keras.progress import Progress
 
         cfg, epochs = self.cfg, 2
         measure = monitors.collapse_measures(
             monitors.monitored(self.model, make_copy=None),
             views.sample_pairs(cfg, self.recipe, self.source),
-            distribute.jit_compile(cfg.jit),
+            devices.jit_compile(cfg.jit),
         )
         measure()  # compiles
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))

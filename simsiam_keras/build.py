@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import keras
 
 from simsiam_keras import (
+    devices,
     distribute,
     encoders,
     family,
+    feeds,
+    moments,
     monitors,
     optimizers,
     runs,
@@ -23,7 +26,7 @@ from simsiam_keras import (
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe
-from simsiam_keras.data import balanced, pipeline, sources, subsets
+from simsiam_keras.data import pipeline, sources, subsets
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Parts:
         schedule: its learning rate as a function of the step.
         copy: function without arguments to another such method.
         encoder: function without arguments to another such encoder, in float32 on one device.
-        batches: function of the first epoch, and the steps of it to leave out, to what `fit` takes.
+        batches: function of the first epoch, and the steps of it to leave out, to what `fit` takes
+            up to its `last`.
+        last: function of an epoch to the number after the last epoch like it.
+        enter: function of an epoch that readies the model for it and those like it.
         pairs: function without arguments to the view pairs that are measured for collapse.
         preview: function of a number of images to a picture of their views.
         epochs: passes over the images.
@@ -67,6 +73,8 @@ class Parts:
     copy: Callable
     encoder: Callable
     batches: Callable
+    last: Callable
+    enter: Callable
     pairs: Callable
     preview: Callable
     epochs: int
@@ -121,7 +129,9 @@ def parts(cfg, say):
     _check_replicas(cfg, batch_size)
     _check_memory(cfg, augmentation, batch_size)
     probe = _probe(cfg, images, say)
-    trained, schedule = model(cfg, augmentation, steps, len(images))
+    with devices.on_host():
+        trained, schedule = model(cfg, augmentation, steps, len(images))
+    kept = feeds.kept(cfg, augmentation, images)
     return Parts(
         facts={
             "method": cfg.method,
@@ -140,14 +150,18 @@ def parts(cfg, say):
         schedule=schedule,
         copy=lambda: model(cfg, augmentation, steps=1)[0],
         encoder=functools.partial(plain_encoder, cfg, augmentation.size),
-        batches=functools.partial(_batches, cfg, augmentation, images, batch_size),
+        batches=functools.partial(
+            feeds.batches, cfg, augmentation, images, batch_size, trained, kept
+        ),
+        last=functools.partial(feeds.last, cfg),
+        enter=functools.partial(feeds.enter, cfg, augmentation, trained, kept is not None),
         pairs=functools.partial(views.sample_pairs, cfg, augmentation, images),
         preview=functools.partial(views.preview, cfg, augmentation, images),
         epochs=cfg.epochs,
         steps=steps,
         batch_size=batch_size,
         seed=cfg.seed,
-        jit_compile=distribute.jit_compile(cfg.jit),
+        jit_compile=devices.jit_compile(cfg.jit),
         knn_every=cfg.knn_every,
         checkpoint_every=cfg.checkpoint_every,
         stop_on_collapse=cfg.stop_on_collapse,
@@ -263,7 +277,7 @@ def encoder(cfg, size):
 
 def plain_encoder(cfg, size):
     """The encoder as it is exported: in float32, on one device, for images of one size."""
-    with settings.changed(dtype_policy="float32"), distribute.alone():
+    with settings.changed(dtype_policy="float32"), distribute.alone(), devices.on_host():
         return encoder(cfg, size)
 
 
@@ -282,9 +296,12 @@ def model(cfg, recipe, steps, images=1):
     module, name = family.split(cfg.member.ablations if cfg.ablated else cfg.member.path)
     method = getattr(importlib.import_module(module), name)
     augmenter = views.device(recipe, cfg.seed, cfg.full_views) if cfg.augment == "device" else None
-    backbone = encoder(cfg, None if cfg.small_views else recipe.size)
+    backbone = encoder(cfg, None if cfg.small_views or cfg.early_size else recipe.size)
     built = method.from_flags(cfg, backbone, augmenter, steps, images)
     distribute.synchronize(built)
+    on_gpu = keras.backend.backend() == "jax" and devices.on_accelerator()
+    if on_gpu:
+        moments.read_once(built)
     peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
     schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
     optimizer = {"sgd": optimizers.SGD, "lars": optimizers.LARS}[cfg.optimizer](
@@ -298,28 +315,10 @@ def model(cfg, recipe, steps, images=1):
     if cfg.predictor_lr == "constant":
         variables = built.predictor.trainable_variables
         optimizer = optimizers.with_constant_rate(optimizer, variables, peak)
-    built.compile(optimizer=optimizer, jit_compile=distribute.jit_compile(cfg.jit))
+    built.compile(optimizer=optimizer, jit_compile=devices.jit_compile(cfg.jit))
+    if on_gpu:
+        built.optimizer.build(built.trainable_variables)  # here, and not operation by operation
     return built, schedule
-
-
-def _batches(cfg, recipe, source, batch_size, first_epoch=0, first_step=0):
-    """Batches for `fit`: views made on the host, or images for the model's augmenter."""
-    options = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": cfg.epochs}
-    options["first_step"] = first_step
-    options["with_index"] = cfg.remembers
-    if cfg.member.supervised:
-        options["with_labels"] = True
-        options["order"] = functools.partial(
-            balanced.balanced_order, source.labels, batch_size, cfg.classes_per_batch, cfg.seed
-        )
-    if cfg.augment == "host":
-        made = views.host(recipe, cfg.full_views)
-        return pipeline.training_views(source, made, batch_size, **options)
-    part = (distribute.process(), distribute.processes())
-    size = views.canvas(source, recipe)
-    return distribute.feed(
-        functools.partial(pipeline.training_images, source, batch_size, size, **options, part=part)
-    )
 
 
 def _headline(cfg, source, model, steps, batch_size):

@@ -90,31 +90,38 @@ class StopOnNaN(keras.callbacks.Callback):
     def __init__(self, run_dir, clock, steps_per_epoch):
         super().__init__()
         self.run_dir, self.clock, self.steps_per_epoch = run_dir, clock, steps_per_epoch
-        self.last = None
+        self.last, self.previous = None, None
 
     def on_train_batch_end(self, batch, logs=None):
-        # Reading a loss waits for the step; every 50 steps costs nothing and still ends soon.
-        if batch % 50 == 0:
-            self._check(logs)
+        # Reading a loss waits for its step, so it is the one before, while this one runs. One in
+        # every 50 steps still ends soon.
+        done, previous = self._step(), self.previous
+        if previous is None:
+            self._check(done, logs)
+        elif done // 50 > previous[0] // 50:
+            self._check(*previous)
+        self.previous = done, logs
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check(logs)
+        self._check(self._step(), logs)
 
-    def _check(self, logs):
-        loss, position = float(logs["loss"]), self.clock.position
-        step = position.epoch * self.steps_per_epoch + position.step
+    def _step(self):
+        position = self.clock.position
+        return position.epoch * self.steps_per_epoch + position.step
+
+    def _check(self, step, logs):
+        loss, epoch = float(logs["loss"]), self.clock.position.epoch + 1
         if math.isfinite(loss):
             self.last = {"step": step, "loss": loss}
             return
         names = [v.path for v in self.model.variables if not _finite(v)]
         diverged = {"last": self.last, "not_finite": len(names), "first": names[:3]}
         if self.run_dir is not None:
-            lost = {**row(position.epoch + 1, step, {}), runs.DIVERGED: diverged}
-            runs.append_metrics(self.run_dir, lost)
+            runs.append_metrics(self.run_dir, {**row(epoch, step, {}), runs.DIVERGED: diverged})
         before = f"it was {self.last['loss']:.3f} at step {self.last['step']}" if self.last else ""
         weights = f"{len(names)} of {len(self.model.variables)} weights are not finite"
         raise RunFailed(
-            f"the loss is not a number any more at step {step}, in epoch {position.epoch + 1} "
+            f"the loss is not a number any more at step {step}, in epoch {epoch} "
             f"({', '.join(filter(None, (before, weights)))}); lower --base_lr, add "
             "--warmup_epochs, or use --precision=float32. Checkpoints of earlier epochs are kept"
         )

@@ -15,6 +15,7 @@ from simsiam_keras import (
     build,
     checkpoints,
     config,
+    devices,
     distribute,
     export,
     interrupts,
@@ -334,4 +335,4 @@ def _fingerprint(encoder, source):
 
 
 def _write_environment(run_dir, source):
-    runs.write_environment(run_dir, keras.backend.backend(), distribute.devices(), source)
+    runs.write_environment(run_dir, keras.backend.backend(), devices.names(), source)

@@ -5,9 +5,7 @@ every process under `keras.distribution.DataParallel`. PyTorch: one device.
 """
 
 import contextlib
-import importlib.util
 import os
-import sys
 
 import keras
 import numpy as np
@@ -289,41 +287,6 @@ def noticing_lost_processes():
         ) from error
 
 
-def devices():
-    """Names of the devices that the backend sees, such as `gpu:0` or `cpu:0`."""
-    if keras.backend.backend() == "torch":  # Keras does not list torch's
-        import torch
-
-        return [f"gpu:{i}" for i in range(torch.cuda.device_count())] or ["cpu:0"]
-    return [str(device) for device in keras.distribution.list_devices()]
-
-
-def peak_memory():
-    """Bytes used at the highest: of the first accelerator, without one of this process.
-
-    None where the system does not tell, as on Windows.
-    """
-    backend = keras.backend.backend()
-    if any("gpu" in device.lower() for device in devices()):
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-        if backend == "torch":
-            import torch
-
-            return torch.cuda.max_memory_allocated()
-        import jax
-
-        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
-    if importlib.util.find_spec("resource") is None:
-        return None
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else 1024 * used
-
-
 def synchronize(model):
     """Lets batch normalization use the statistics of the global batch, as the paper does.
 
@@ -338,12 +301,3 @@ def synchronize(model):
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = several
-
-
-def jit_compile(asked):
-    """What `--jit` means to `keras.Model.compile`: `on`, `off`, or `auto`."""
-    if asked != "auto":
-        return asked == "on"
-    on_cpu = not any("gpu" in device.lower() for device in devices())
-    # TensorFlow's own kernels are 1.4 to 8 times faster on a CPU (benchmarks/results/step.md).
-    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_keras import cards
+from simsiam_keras import cards, devices
 from simsiam_keras.runs import settle
 
 SIDES = ("inputs", "outputs")  # of a Keras model
@@ -160,7 +160,8 @@ def _refuse_unknown(path, card):
 def _read_keras(path, trust):
     with _readable(path):
         _refuse_wider_than_its_weights(path)
-        model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
+        with devices.on_host():
+            model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     size, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
     values = ((v.path, keras.ops.convert_to_numpy(v)) for v in model.variables)
     _refuse_not_finite(path, values)

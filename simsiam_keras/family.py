@@ -188,6 +188,11 @@ class FastSiamFlags(PredictorFlags):
     views: int = option(
         4, "Full views of each image, each of which predicts the mean of the others.", minimum=2
     )
+    one_pass: bool = option(
+        False,
+        "All views through the network at once, faster with small batches on a GPU; BN then has "
+        "the statistics of all of them.",
+    )
 
     @property
     def full_views(self):

@@ -152,6 +152,17 @@ class Machine:
     )
     num_processes: int = option(0, "Processes of this run.", minimum=0)
     process_id: int = option(-1, "Number of this process; 0 writes the run folder.", minimum=-1)
+    data_on_device: str = option(
+        "auto",
+        "Keep all images in the GPU's memory, and make many steps in one program there (JAX with "
+        "--augment=device); `auto`: where they take a quarter of it at most.",
+        choices=("auto", "on", "off"),
+    )
+    steps_per_execution: int = option(
+        0,
+        "Steps in one program, with images on the device; 0: what divides an epoch, up to 100.",
+        minimum=0,
+    )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
 
 
@@ -177,7 +188,19 @@ class Monitors:
 
 
 @dataclass(frozen=True)
-class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Views, Images):
+class Growth:
+    """Smaller views at first, which cost less."""
+
+    group = "views"
+
+    early_size: int = option(
+        0, "Side of the full views in the first epochs; 0: as later.", minimum=0
+    )
+    early_epochs: int = option(0, "Number of these epochs.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, Images):
     """Trains an encoder and leaves a run folder."""
 
     group = "method"
@@ -201,6 +224,12 @@ class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Views, Images):
             raise ValueError(
                 "--warmup_epochs must be below --epochs. Received: "
                 f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
+            )
+        if self.early_epochs >= self.epochs or bool(self.early_size) != bool(self.early_epochs):
+            raise ValueError(
+                "--early_size and --early_epochs go together, with --early_epochs below --epochs. "
+                f"Received: early_size={self.early_size}, early_epochs={self.early_epochs}, "
+                f"epochs={self.epochs}"
             )
         if self.member.compares and self.batch_size // self.gradient_accumulation < 2:
             raise ValueError(

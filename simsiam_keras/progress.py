@@ -62,12 +62,13 @@ class Progress(keras.callbacks.Callback):
         if self.drawn is None:
             self._say_compiled(now - self.began)
             self.drawn = self.compiled = now
+            self.first_done = self._steps()
         # Reading the logs waits for the device, so look a few times a second, not at every step.
         if now - self.drawn < (SECONDS_BETWEEN_LINES if self.bar.disable else 0.3):
             return
         self.drawn = now
         done, position = self._steps(), self.clock.position
-        rate = (done - self.first - 1) / (now - self.compiled)  # the first one compiled
+        rate = (done - self.first_done) / (now - self.compiled)  # the first one compiled
         shown = (
             f"loss {float(logs['loss']):+.2f}  std·√d {float(logs['z_std']):.2f}"
             f"{self._shown()}  {rate * self.images_per_step:.0f} img/s"

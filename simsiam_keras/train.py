@@ -12,6 +12,7 @@ from simsiam_keras import (
     board,
     callbacks,
     checkpoints,
+    devices,
     diagnose,
     distribute,
     export,
@@ -79,8 +80,8 @@ def pretrain(parts, run_dir, console):
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         if first:
-            backend, devices = parts.facts["backend"], distribute.devices()
-            runs.write_environment(run_dir, backend, devices, parts.source)
+            backend, found = parts.facts["backend"], devices.names()
+            runs.write_environment(run_dir, backend, found, parts.source)
             runs.write_metrics(run_dir, rows)
             events = run_dir / "tensorboard"
             writer = board.Board(events, say, clock.position.epoch + 1 if resumed else 0)
@@ -115,13 +116,14 @@ def _fit(parts, position, batches, watches):
     epoch, step = position
     if step == parts.steps:  # of which only the measurements at its end are missing
         _end_epoch(parts.model, epoch, watches)
-        epoch += 1
-    elif step:
-        _fit_epochs(parts, batches, epoch, epoch + 1, watches, step)
-        epoch += 1
-        batches = parts.batches(epoch) if epoch < parts.epochs else None
-    if epoch < parts.epochs:
-        _fit_epochs(parts, batches, epoch, parts.epochs, watches)
+        epoch, step = epoch + 1, 0
+    while epoch < parts.epochs:
+        last = epoch + 1 if step else parts.last(epoch)
+        parts.enter(epoch)
+        if batches is None:
+            batches = parts.batches(epoch)
+        _fit_epochs(parts, batches, epoch, last, watches, step)
+        epoch, step, batches = last, 0, None
 
 
 def _fit_epochs(parts, batches, first, last, watches, step=0):
@@ -167,7 +169,7 @@ def _finish(parts, run_dir, encode, rows, began, say):
     trained = [row for row in rows if row["epoch"] > 0]
     encoder = parts.encoder()
     encoder.set_weights(parts.model.encoder.get_weights())
-    peak_memory = distribute.peak_memory()
+    peak_memory = devices.peak_memory()
     with writing(run_dir / "encoder"):
         export.save_encoder(encoder, run_dir, parts.recipe.eval_crop)
     _draw_outcome(parts, run_dir, encode, rows, say)

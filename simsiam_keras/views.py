@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from simsiam_keras import plots
+from simsiam_keras import devices, plots
 from simsiam_keras.data import pipeline
 
 # Photographs of various sizes become squares of this many times a view's side before they travel to
@@ -55,7 +55,8 @@ def sample_pairs(cfg, recipe, source):
     else:
         side = canvas(source, recipe)
         (images,) = next(pipeline.training_images(source, n, side, **order))
-        views = device(recipe, cfg.seed)(images)  # not the model's layer, which counts steps
+        with devices.on_host():
+            views = device(recipe, cfg.seed)(images)  # not the model's layer, which counts steps
     return [_uint8(x) for x in views]
 
 
@@ -76,7 +77,8 @@ def preview(cfg, recipe, source, pairs):
     def views(batch, number):
         if cfg.augment == "host":
             return engine(batch, (cfg.seed, number))
-        return engine(batch, training=True)  # each call is another step
+        with devices.on_host():
+            return engine(batch, training=True)  # each call is another step
 
     images = pipeline.sample_images(source, pairs, cfg.seed)
     batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]

@@ -30,7 +30,9 @@ LEVELS = [
         "verdicts",
         "cards",
         "export",
+        "devices",
         "distribute",
+        "moments",
         "board",
         "checkpoints",
         "progress",
@@ -39,7 +41,8 @@ LEVELS = [
         "targets",
     },
     {"evaluation"},
-    {"monitors", "views"},
+    {"monitors", "views", "resident"},
+    {"feeds"},
     {"build"},
     {"train"},
     {"commands", "study"},
@@ -47,7 +50,11 @@ LEVELS = [
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 TENSORFLOW_AT_THE_TOP = {"augment/host.py", "augment/host_ops.py"}
-TENSORFLOW_SOMEWHERE = TENSORFLOW_AT_THE_TOP | {"distribute.py", "export.py"}  # and data/
+TENSORFLOW_SOMEWHERE = TENSORFLOW_AT_THE_TOP | {
+    "devices.py",
+    "distribute.py",
+    "export.py",
+}  # and data/
 HEAVY = {"keras", "keras_cv", "jax", "torch", "sklearn", "matplotlib", "scipy", "PIL", *TENSORFLOW}
 
 

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from simsiam_keras import (
     build,
     config,
+    devices,
     diagnose,
-    distribute,
     heads,
     monitors,
     views,
@@ -196,10 +196,33 @@ def test_measuring_collapse_leaves_the_training_as_it_was(tmp_path, monkeypatch)
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
-@pytest.mark.skipif(any("gpu" in d.lower() for d in distribute.devices()), reason="needs a CPU")
+@pytest.mark.skipif(any("gpu" in d.lower() for d in devices.names()), reason="needs a CPU")
 def test_the_step_is_compiled_as_asked_and_not_where_that_is_slower():
-    asked = {jit: distribute.jit_compile(jit) for jit in ("auto", "on", "off")}
+    asked = {jit: devices.jit_compile(jit) for jit in ("auto", "on", "off")}
     assert asked == {"auto": False, "on": True, "off": False}
+
+
+@pytest.mark.parametrize("engine", ["host", "device"])
+def test_early_epochs_have_smaller_views(tmp_path, engine):
+    flags = ["--recipe=digits", f"--augment={engine}", "--early_size=6", "--early_epochs=2"]
+    cfg = config.parse("pretrain", [*flags, "--epochs=3", "--output_dim=8", "--batch_size=64"])
+    with build.place(cfg):
+        parts = build.parts(cfg, lambda sentence: None)
+        assert [parts.last(epoch) for epoch in range(3)] == [2, 2, 3]
+        sizes = []
+        for epoch in (0, 2):
+            parts.enter(epoch)
+            (x,) = [next(iter(parts.batches(epoch)))]
+            views = x if engine == "host" else parts.model.augmenter(x[0])
+            sizes.append({int(view.shape[1]) for view in views})
+    assert sizes == [{6}, {parts.recipe.size}]
+    assert parts.encoder().input_shape[1] == parts.recipe.size
+
+
+@pytest.mark.parametrize("flags", [["--early_size=6"], ["--early_epochs=1"]])
+def test_size_and_number_of_early_epochs_go_together(flags):
+    with pytest.raises(ValueError, match="--early_size and --early_epochs go together"):
+        config.parse("pretrain", flags)
 
 
 def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):

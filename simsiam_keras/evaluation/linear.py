@@ -1,12 +1,14 @@
 """Linear classification of frozen features, with a sweep over the learning rate."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from keras import ops
 from rich.console import Console
 from rich.progress import track
 
+from simsiam_keras import devices
 from simsiam_keras.evaluation.checks import check_features, check_labels
 from simsiam_keras.optimizers import lars_update
 
@@ -191,34 +193,39 @@ def train_heads(
     """
     batch_size = min(batch_size, len(rows))
     steps_per_epoch = -(-len(rows) // batch_size)
-    rates = ops.convert_to_tensor(np.reshape(rates, (-1, 1)).astype("float32") * batch_size / 256)
+    rates = np.reshape(rates, (-1, 1)).astype("float32") * batch_size / 256
     shape = (features.shape[1], 1, classes.max() + 1)
     initial = np.random.default_rng(seed).normal(0, 0.01, shape)
     initial = initial.astype("float32").repeat(len(rates), axis=1)
     weights = [ops.convert_to_tensor(initial), ops.zeros(initial.shape[1:])]
     momentums = [ops.zeros_like(w) for w in weights]
+    step = devices.compiled(functools.partial(_step, optimizer))
     console = Console(stderr=True)
     for epoch in track(range(epochs), progress or "", console=console, disable=not progress):
         order = np.random.default_rng([seed, epoch]).permutation(rows)
-        for step in range(steps_per_epoch):
-            batch = order[step * batch_size : (step + 1) * batch_size]
-            done = (epoch * steps_per_epoch + step) / (epochs * steps_per_epoch)
-            rate = rates * float(0.5 * (1 + np.cos(np.pi * done)))
-            gradients = _gradients(features[batch], classes[batch], *weights)
-            if optimizer == "lars":
-                gradients = [
-                    lars_update(g, w, 0.0, _TRUST_COEFFICIENT, axis)
-                    for g, w, axis in zip(gradients, weights, ((0, 2), 1), strict=True)
-                ]
-            momentums = [_MOMENTUM * v + g for v, g in zip(momentums, gradients, strict=True)]
-            weights = [w - rate * v for w, v in zip(weights, momentums, strict=True)]
+        for number in range(steps_per_epoch):
+            batch = order[number * batch_size : (number + 1) * batch_size]
+            done = (epoch * steps_per_epoch + number) / (epochs * steps_per_epoch)
+            rate = rates * np.float32(0.5 * (1 + np.cos(np.pi * done)))
+            x, y = np.asarray(features[batch], "float32"), classes[batch].astype("int32")
+            weights, momentums = step(*map(ops.convert_to_tensor, (x, y, rate)), weights, momentums)
     return tuple(ops.convert_to_numpy(w) for w in weights)
 
 
+def _step(optimizer, x, y, rate, weights, momentums):
+    gradients = _gradients(x, y, *weights)
+    if optimizer == "lars":
+        gradients = [
+            lars_update(g, w, 0.0, _TRUST_COEFFICIENT, axis)
+            for g, w, axis in zip(gradients, weights, ((0, 2), 1), strict=True)
+        ]
+    momentums = [_MOMENTUM * v + g for v, g in zip(momentums, gradients, strict=True)]
+    return [w - rate * v for w, v in zip(weights, momentums, strict=True)], momentums
+
+
 def _gradients(x, y, kernel, bias):
-    x = ops.convert_to_tensor(np.asarray(x, "float32"))
     y = ops.expand_dims(ops.one_hot(y, bias.shape[-1]), 1)
-    error = (ops.softmax(ops.tensordot(x, kernel, 1) + bias) - y) / len(x)
+    error = (ops.softmax(ops.tensordot(x, kernel, 1) + bias) - y) / ops.shape(x)[0]
     return ops.tensordot(ops.transpose(x), error, 1), ops.sum(error, 0)
 
 

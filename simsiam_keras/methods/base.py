@@ -169,6 +169,9 @@ def inputs_of(model, data):
                 f"`{type(model).__name__}` needs an `augmenter` for batches without 'views'. "
                 f"Received: {sorted(first)}"
             )
+        if "rows" in first:  # of all images, which lie on the device
+            first = {**first, "images": ops.take(first["images"], first["rows"], axis=0)}
+            del first["rows"]
         return first
     if model.augmenter is not None:
         return {"images": first}

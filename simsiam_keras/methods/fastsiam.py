@@ -31,6 +31,8 @@ class FastSiam(JointEmbedding):
         predictor: likewise; default `heads.predictor(d / 4)`.
         augmenter: optional layer, images to K views, called inside the training step.
         views: K >= 2; default the paper's.
+        one_pass: all views through the network at once; default False, one after the other, so
+            that batch normalization has the statistics of each.
         **kwargs: further arguments of `keras.Model`.
 
     Raises:
@@ -55,6 +57,7 @@ class FastSiam(JointEmbedding):
         predictor=None,
         augmenter=None,
         views=FastSiamFlags.views,
+        one_pass=FastSiamFlags.one_pass,
         **kwargs,
     ):
         super().__init__(encoder, augmenter, **kwargs)
@@ -65,14 +68,18 @@ class FastSiam(JointEmbedding):
         d = self.projector.output_shape[-1]
         predictor = heads.predictor(max(1, d // 4)) if predictor is None else predictor
         self.predictor = heads.build_predictor(predictor, self.projector)
-        self.views = views
+        self.views, self.one_pass = views, one_pass
         self.built = True  # every part is built
 
     def embed(self, views, training):
-        x = dict(enumerate(views, start=1))
-        z = {i: self.project(x[i], training) for i in x}
-        p = {i: self.predictor(z[i], training=training) for i in z}
-        return {f"z{i}": z[i] for i in z} | {f"p{i}": p[i] for i in p}
+        x = [ops.concatenate(views)] if self.one_pass else views
+        z = [self.project(xi, training) for xi in x]
+        p = [self.predictor(zi, training=training) for zi in z]
+        if self.one_pass:
+            z, p = ops.split(z[0], self.views), ops.split(p[0], self.views)
+        return {f"z{i}": zi for i, zi in enumerate(z, 1)} | {
+            f"p{i}": pi for i, pi in enumerate(p, 1)
+        }
 
     def objective(self, **outputs):
         views = range(1, self.views + 1)
@@ -87,8 +94,9 @@ class FastSiam(JointEmbedding):
     @classmethod
     def from_flags(cls, flags, encoder, augmenter, steps, images):
         parts = (heads.projector_of(flags), heads.predictor_of(flags))
-        return cls(encoder, *parts, augmenter, flags.views)
+        return cls(encoder, *parts, augmenter, flags.views, flags.one_pass)
 
     def get_config(self):
         parts = {"projector": self.projector, "predictor": self.predictor}
-        return {**super().get_config(), **parts, "views": self.views}
+        more = {"views": self.views, "one_pass": self.one_pass}
+        return {**super().get_config(), **parts, **more}

@@ -304,3 +304,35 @@ def test_flags_make_the_model_and_its_views():
 def test_one_view_on_the_command_line_is_refused(capsys):
     assert main(["pretrain", "--method=fastsiam", "--views=1"]) == 2
     assert "views" in capsys.readouterr().err
+
+
+def test_one_pass_is_the_same_where_nothing_is_normalized():
+    x = several()
+    plain = heads.projector(D, batch_norm="none"), heads.predictor(4, batch_norm="none")
+
+    def made(**arguments):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 3))
+        pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs / 128 - 1))
+        encoder = keras.Model(inputs, pooled)
+        return outputs_of(FastSiam(encoder, *plain, views=3, **arguments), x)
+
+    apart, together = made(), made(one_pass=True)
+    assert list(apart) == list(together)
+    for name, y in apart.items():
+        np.testing.assert_allclose(together[name], y, rtol=1e-4, atol=1e-6)
+
+
+def test_in_one_pass_statistics_are_those_of_all_views():
+    x = several()
+    apart, together = outputs_of(tiny(), x), outputs_of(tiny(one_pass=True), x)
+    z = [np.concatenate([outputs[f"z{i}"] for i in (1, 2, 3)]) for outputs in (apart, together)]
+    for outputs in z:
+        np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-4)
+    views = [outputs["z1"].mean(0) for outputs in (apart, together)]
+    assert np.abs(views[0]).max() < 1e-4 < 1e-2 < np.abs(views[1]).max()
+
+
+def test_one_pass_is_saved(tmp_path):
+    tiny(one_pass=True).save(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras").one_pass

@@ -1,0 +1,78 @@
+"""Which images a step takes, where all of them lie on the device."""
+
+import numpy as np
+
+from simsiam_keras.data import pipeline
+from simsiam_keras.data.base import ArraySource
+
+
+def training_rows(
+    source,
+    batch_size,
+    chunk=1,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    with_index=False,
+    order=None,
+    with_labels=False,
+    first_step=0,
+):
+    """The numbers of the images of the next batches, where the images are elsewhere already.
+
+    Args:
+        source: a `Source` of n images.
+        batch_size: images in a batch, within [1, n].
+        chunk: batches at a time, a divisor of those of an epoch and of those left in the first;
+            default 1.
+        seed: integer >= 0; default 0.
+        first_epoch: number of the first epoch; default 0.
+        epochs: number after the last epoch; default 1.
+        with_index: also give the numbers as int64; default False.
+        order: as in `training_views`.
+        with_labels: also give the label of each image; default False.
+        first_step: as in `training_views`.
+
+    Yields:
+        `{"rows": int32 [chunk, batch_size]}`, and likewise int64 `"index"`, `"labels"` where
+        these are asked for.
+
+    Raises:
+        ValueError: if there is not one full batch, or `chunk` does not divide the batches.
+    """
+    if order is None:
+        steps = pipeline.steps_per_epoch(len(source), batch_size)
+    else:
+        steps = len(order(first_epoch)) // batch_size
+    if (steps - first_step) % chunk or steps % chunk:
+        raise ValueError(
+            f"`chunk` must divide the {steps} batches of an epoch and what is left of the first. "
+            f"Received: chunk={chunk}, first_step={first_step}"
+        )
+
+    def rows():
+        for epoch in range(first_epoch, epochs):
+            if order is None:
+                numbers = pipeline.epoch_order(len(source), seed, epoch)[: steps * batch_size]
+            else:
+                numbers = order(epoch)
+            chunks = numbers.reshape(-1, batch_size)
+            chunks = chunks[first_step if epoch == first_epoch else 0 :]
+            for chosen in chunks.reshape(-1, chunk, batch_size):
+                found = {"rows": chosen.astype("int32")}
+                if with_index:
+                    found["index"] = chosen
+                if with_labels:
+                    found["labels"] = source.labels[chosen]
+                yield found
+
+    return rows()
+
+
+def all_images(source, size=None):
+    """Every image of a source, as `training_images` gives them: uint8 `[n, height, width, 3]`."""
+    if size is None and isinstance(source, ArraySource):
+        return source.images
+    order = np.arange(len(source))
+    read = pipeline._read_batches(source, order, size, 1.0, 256, min_side=size)
+    return np.concatenate(list(read))
