@@ -62,10 +62,11 @@ class Process:
         self.process.wait()
 
 
-def start(module, contenders):
+def start(module, contenders, say=lambda sentence: None):
     """Start contenders side by side, `{name: (backend, *arguments)}`, and wait for all.
 
-    Returns their processes by name, and the reasons of those that cannot run here.
+    Says which is ready, and returns their processes by name, and the reasons of those that cannot
+    run here.
     """
     running, left_out = {}, {}
     for name, (backend, *arguments) in contenders.items():
@@ -76,6 +77,7 @@ def start(module, contenders):
     for name in list(running):
         try:
             running[name].ready()
+            say(f"{name} is ready: {running[name].hello}")
         except LeftOut as reason:
             left_out[name] = str(reason)
             del running[name]

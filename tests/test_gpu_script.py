@@ -1,15 +1,17 @@
 """The script for a GPU, on the CPU: same work on both sides, its arithmetic, all its stages."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import time
 
+import keras
 import numpy as np
 import pytest
 
 from benchmarks import step
-from benchmarks.gpu import bench, cifar10, report, sizes
+from benchmarks.gpu import bench, cifar10, pieces, report, sizes
 from simsiam_keras import encoders, heads, runs
 from simsiam_keras.augment import CIFAR
 from tests.conftest import ROOT
@@ -43,27 +45,34 @@ def test_a_turn_is_filled_and_waited_for():
     made = []
 
     def run(steps):
-        made.append(steps)
-        time.sleep(0.005 * steps)
+        made.append(-(-steps // 8) * 8)  # eight at a time
+        time.sleep(0.005 * made[-1])
+        return made[-1]
 
     assert bench.seconds_a_step(run, 0.2) == pytest.approx(0.005, rel=0.5)
-    assert made[0] == 3 and 20 <= made[1] <= 40
+    assert made[0] == 8 and 20 <= made[1] <= 48
 
 
-# Epochs of 2 s, of which the first compiles for 30 more and the last has 5 s of kNN; 10 s at the
-# beginning and 7 at the end.
-ENDS, TOTAL = [42.0, 44.0, 46.0, 53.0], 60.0
+SIZE = dataclasses.replace(sizes.SIZES["tiny"], rest=20.0, look=5.0, between=1.0, every=10)
+
+
+def planned(left, share=0.5, size=SIZE):
+    """100 steps of 10 ms early and 30 ms late: epochs of 2 and 4 s."""
+    return cifar10.plan(size, 100, 0.01, 0.03, share, compiling=30.0, left=left)
 
 
 def test_a_plan_fills_the_time():
-    planned = cifar10.plan(ENDS, TOTAL, left=300.0, every=10, most=800)
-    assert (planned["epoch"], planned["look"], planned["rest"]) == (2, 5, 47)
-    whole = planned["rest"] + planned["epochs"] * (2 + 5 / 10)
-    assert 0.85 * 300 < whole < 300
-    assert cifar10.plan(ENDS, TOTAL, 300.0, every=1, most=800)["epochs"] < planned["epochs"] / 2
-    assert cifar10.plan(ENDS, TOTAL, 300.0, every=10, most=7)["epochs"] == 7
-    with pytest.raises(RuntimeError, match="49 s are not enough"):
-        cifar10.plan(ENDS, TOTAL, 49.0, every=10, most=800)
+    long = dataclasses.replace(SIZE, epochs=800)
+    found = planned(300.0, size=long)
+    assert (found["early"], found["late"], found["rest"]) == (2, 4, 50)
+    early, epochs = found["early_epochs"], found["epochs"]
+    assert early == round(epochs / 2)
+    whole = 50 + 2 * early + 4 * (epochs - early) + 5 * epochs / 10
+    assert 0.9 * 300 < whole < 300
+    assert planned(300.0, share=0.0, size=long)["epochs"] < epochs
+    assert planned(300.0)["epochs"] == SIZE.epochs
+    with pytest.raises(RuntimeError, match="51 s are not enough for two epochs"):
+        planned(51.0)
 
 
 def test_epochs_are_read_from_what_pretrain_says():
@@ -80,7 +89,12 @@ BENCH = {
     "step_flop": 1e12,
     "product_flop": 3e12,
     "left_out": {},
+    "warm_up": {"jax": {"setup": 1.0, "step": 2.0}},
+    "kernels": {"jax": [["gemm", 1.5, 3.0]], "run": []},
+    "run": {"method": "fastsiam", "batch_size": 128, "views": 4},
     "seconds": {
+        bench.EARLY: [0.004, 0.002, 0.001],
+        bench.LATE: [0.008],
         bench.MATRIX: [0.006, 0.0075, 0.03],  # 400 TFLOP/s
         bench.OURS: [0.004, 0.005, 0.02],
         bench.PLAIN: [0.002, 0.01, 0.04],
@@ -99,6 +113,24 @@ def test_the_table_of_the_step():
     row = ["5.00", "4.00 - 20.00", "102,400", "50 %", "0.50"]
     assert cells(text, f"x: {bench.OURS}")[1:] == row
     assert "400 TFLOP/s" in text and "1.95 GFLOP an image" in text and "Left out" not in text
+    assert "2.00 ms early (256,000 views/s), 8.00 ms later (64,000 views/s)" in text
+    assert cells(text, "gemm")[1:] == ["1.500", "3.0"]
+
+
+def test_an_encoder_survives_its_pieces(monkeypatch):
+    random = np.random.default_rng(0)
+    weights = {"a/kernel": random.normal(size=(3, 3, 8, 16)), "a/gamma": random.normal(size=16)}
+    weights |= {"b/kernel": random.normal(size=(8, 64)), "b/bias": random.normal(size=64)}
+    weights = {name: array.astype("float32") for name, array in weights.items()}
+    monkeypatch.setattr(pieces, "MOST", 3000)
+    made = pieces.packed(weights)
+    assert [sum(a.nbytes for a in piece.values()) for piece in made] == [2368, 1280]
+    found = pieces.unpacked(made)
+    assert list(found) == list(weights)
+    for name, array in weights.items():
+        rounded = array.ndim > 1  # to eight bits
+        assert np.abs(found[name] / array - 1).max() <= (2**-8 if rounded else 0)
+        assert not rounded or (found[name] != array).any()
 
 
 def test_without_pytorch_the_report_says_so():
@@ -165,16 +197,28 @@ def test_the_whole_script_in_its_tiny_size(tmp_path):
     numbers += [found[name]["linear_accuracy"] for name in ("sgd", "lars")]
     numbers += [found["train"][name] for name in ("knn_accuracy", "loss", "with_everything")]
     assert np.isfinite(numbers).all()
-    epochs = found["trial"]["epochs"]
+    epochs = found["train"]["plan"]["epochs"]
     assert [row["epoch"] for row in runs.read_metrics(tmp_path)] == list(range(epochs + 1))
-    assert len(cifar10.epoch_ends(enumerate(stamped(tmp_path / "log")))) == epochs + 3
+    assert len(cifar10.epoch_ends(enumerate(stamped(tmp_path / "log")))) == epochs
     small = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert small == {"results.json", "report.md", "log", "metrics.jsonl", "curves.png"}
+    assert small == {
+        *("results.json", "report.md", "log", "metrics.jsonl", "curves.png", "embedding.png"),
+        *found["encoder"],
+    }
+    command = [PYTHON["jax"], "-m", "benchmarks.gpu.pieces", tmp_path, tmp_path / "encoder.keras"]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True)
+    whole = stored(tmp_path / "work" / "train" / "encoder.keras")
+    for a, b in zip(whole, stored(tmp_path / "encoder.keras"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2**-8)
     assert PYTHON["torch"].exists() == (bench.PLAIN in found["bench"]["seconds"])
     # No number of this size can be mistaken for one of the other.
     lines = (tmp_path / "report.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ") and any(map(str.isdigit, line))]
     assert len(rows) >= 2 and all(row.startswith("| tiny") for row in rows), rows
+
+
+def stored(path):
+    return [np.asarray(w) for w in keras.saving.load_model(path, compile=False).weights]
 
 
 def stamped(log):

@@ -10,9 +10,11 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,40 +22,47 @@ from PIL import Image
 
 from benchmarks import common
 from benchmarks.gpu import bench, report, sizes
-from simsiam_keras import runs
+from simsiam_keras import config, runs
 
-MARGIN = 1.1  # epochs may become slower than those of the trial
+# The probes run at the same time.
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+MARGIN = 1.03  # epochs may become slower than those of the trial
 
 
-def plan(ends, total, left, every, most):
-    """How many epochs fit, from a trial whose last epoch ended with a kNN and a checkpoint.
+def plan(size, steps, early, late, share, compiling, left):
+    """How many epochs fit into the time that is left.
 
     Args:
-        ends: seconds after its start at which each of its epochs ended, three or more.
-        total: seconds that it took, with what comes before and after the epochs.
+        size: a `sizes.Size`, for what an epoch and a run take besides their steps.
+        steps: optimizer calls in an epoch.
+        early: seconds of one with smaller views.
+        late: seconds of one with those that follow.
+        share: of the epochs, that have smaller views.
+        compiling: seconds before the first step of each.
         left: seconds that the run may take.
-        every: epochs between two kNN measurements and checkpoints of the run.
-        most: epochs at most.
 
     Returns:
-        A dict: seconds of an `epoch`, of a `look` at the model, of the `rest`, and `epochs`.
+        A dict: seconds of an `early` and a `late` epoch, of the `rest`, those `left`, `epochs`, and
+        `early_epochs`.
 
     Raises:
         RuntimeError: if fewer than two fit.
     """
-    epoch = (ends[-2] - ends[0]) / (len(ends) - 2)  # the first one compiles
-    look = max(0.0, ends[-1] - ends[-2] - epoch)
-    rest = total - len(ends) * epoch - look
-    epochs = min(most, int((left - rest) / (MARGIN * (epoch + look / every))))
+    early, late = steps * early + size.between, steps * late + size.between
+    epoch = MARGIN * (share * early + (1 - share) * late + size.look / size.every)
+    rest = compiling + size.rest
+    epochs = min(size.epochs, int((left - rest) / epoch))
     if epochs < 2:
         raise RuntimeError(f"{left:.0f} s are not enough for two epochs of {epoch:.2f} s")
-    return {"epoch": epoch, "look": look, "rest": rest, "left": left, "epochs": epochs}
+    planned = {"epochs": epochs, "early_epochs": round(share * epochs)}
+    return {"early": early, "late": late, "rest": rest, "left": left, **planned}
 
 
 class Job:
     """The stages, methods that return what results.json keeps of them."""
 
-    STAGES = ("bench", "trial", "train", "sgd", "lars")
+    # One after the other; those of one line at the same time.
+    STAGES = (("bench",), ("train",), ("encoder", "sgd", "lars"))
 
     def __init__(self, arguments):
         self.size = sizes.SIZES["tiny" if arguments.tiny else "paper"]
@@ -61,6 +70,7 @@ class Job:
         self.data = self.work / "pictures" if arguments.tiny else arguments.data.resolve()
         self.recipe = (f"--flagfile={arguments.flagfile}", *sizes.ON_THE_DEVICE, *self.size.flags)
         self.recipe += tuple(arguments.flags)
+        self.only = arguments.only
         self.seed = arguments.seed
         self.end = time.monotonic() + 60 * arguments.minutes
         for folder in (self.out, self.work):
@@ -68,52 +78,76 @@ class Job:
 
     def run(self):
         """Does what results.json does not hold yet; returns the exit code."""
-        path = self.out / "results.json"
+        path = self.work / "results.json"
         new = {"size": self.size.name, "seed": self.seed, "machine": common.machine()}
         self.found = json.loads(path.read_text()) if path.exists() else new
         self.found["failed"] = {}
-        for stage in self.STAGES:
-            if stage in self.found:
+        for stages in self.STAGES:
+            left = [stage for stage in stages if stage not in self.found]
+            if self.only and self.only not in stages:
                 continue
-            self.say(f"{stage} starts")
-            try:
-                self.found[stage] = getattr(self, stage)()
-            except (RuntimeError, ValueError) as error:
-                self.found["failed"][stage] = str(error)
-                self.say(f"{stage} failed: {error}")
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(self.do, left))
             runs.write_json(path, self.found)
+            shutil.copy(path, self.out)
             runs.write_atomically(self.out / "report.md", report.text(self.found))
-            if {"trial", "train"} & self.found["failed"].keys():
-                break  # the others need it
+            if self.found["failed"]:
+                break
         return 1 if self.found["failed"] else 0
 
-    def bench(self):
-        return bench.run(self.size)
+    def do(self, stage):
+        self.say(f"{stage} starts")
+        try:
+            self.found[stage] = getattr(self, stage)()
+        except (RuntimeError, ValueError) as error:
+            self.found["failed"][stage] = str(error)
+            self.say(f"{stage} failed: {error}")
 
-    def trial(self):
-        shutil.rmtree(self.work / "trial", ignore_errors=True)  # one that was cut off
-        said, total = self.pretrain("trial", self.size.trial, self.size.trial)
-        left = self.end - time.monotonic() - self.size.reserve
-        return plan(epoch_ends(said), total, left, self.size.every, self.size.epochs)
+    def bench(self):
+        return bench.run(self.size, self.say)
 
     def train(self):
-        said, _ = self.pretrain("train", self.found["trial"]["epochs"], self.size.every)
-        for name in ("metrics.jsonl", "plots/curves.png"):
+        measured, cfg = self.found["bench"], config.parse("pretrain", [*self.recipe])
+        early, late = (statistics.median(measured["seconds"][n]) for n in (bench.EARLY, bench.LATE))
+        steps = len(list((self.data / "train").glob("*/*"))) // cfg.batch_size
+        share = cfg.early_epochs / cfg.epochs
+        compiling = sum(measured["warm_up"]["run"].values())
+        left = self.end - time.monotonic() - self.size.reserve
+        planned = plan(self.size, steps, early, late, share, compiling, left)
+        self.say(f"planned: {planned}")
+        flags = (f"--epochs={planned['epochs']}",)
+        flags += (f"--early_epochs={planned['early_epochs']}",) if cfg.early_epochs else ()
+        flags += (f"--knn_every={self.size.every}", f"--checkpoint_every={self.size.every}")
+        said, _ = self.call("pretrain", "train", *self.recipe, *flags)
+        for name in ("metrics.jsonl", "plots/curves.png", "plots/embedding.png"):
             shutil.copy(self.work / "train" / name, self.out)
         ends, row = epoch_ends(said), runs.read_metrics(self.work / "train")[-1]
         images = row["images_per_second"] * row["seconds"]  # of an epoch
         whole = images * (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else None
-        return {**self.result("train"), "with_everything": whole}
+        flags = (self.work / "train" / "flags.cfg").read_text()
+        return {**self.result("train"), "with_everything": whole, "flags": flags, "plan": planned}
+
+    def encoder(self):
+        """The encoder in files that are small enough, made where Keras may be imported."""
+        code = (
+            "import sys, keras; from pathlib import Path; from benchmarks.gpu import pieces; "
+            "print(*pieces.write(keras.saving.load_model(sys.argv[1]), Path(sys.argv[2])))"
+        )
+        arguments = ("-c", code, str(self.work / "train" / "encoder.keras"), str(self.out))
+        environment = {**os.environ, "PYTHONPATH": str(common.ROOT), "KERAS_BACKEND": "jax"}
+        environment["JAX_PLATFORMS"] = "cpu"
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        return done.stdout.split()
 
     def sgd(self):
         return self.linear("sgd")
 
     def lars(self):
         return self.linear("lars")
-
-    def pretrain(self, name, epochs, every):
-        flags = (f"--epochs={epochs}", f"--knn_every={every}", f"--checkpoint_every={every}")
-        return self.call("pretrain", name, *self.recipe, *flags)
 
     def linear(self, optimizer):
         encoder = f"--encoder={self.work / 'train' / 'encoder.keras'}"
@@ -135,7 +169,7 @@ class Job:
         began, said = time.monotonic(), []
         process = subprocess.Popen(
             [sys.executable, *words, f"--run_dir={self.work / name}"],
-            env={**os.environ, "PYTHONPATH": str(common.ROOT)},
+            env={**os.environ, "PYTHONPATH": str(common.ROOT), **SHARED},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -183,7 +217,8 @@ def main():
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of CIFAR-10")
     parser.add_argument("--out", type=Path, required=True, help="folder of what is small")
     parser.add_argument("--work", type=Path, help="folder of the runs; default OUT/work")
-    parser.add_argument("--flagfile", default=sizes.FLAGFILE, help="recipe of the run")
+    parser.add_argument("--flagfile", default=sizes.RECIPE, help="recipe of the run")
+    parser.add_argument("--only", help="a stage; default all that results.json does not hold")
     parser.add_argument("--minutes", type=float, default=9.0, help="that all of it may take")
     parser.add_argument("--seed", type=int, default=0, help="of the run")
     parser.add_argument("--tiny", action="store_true", help="try everything, on drawn pictures")

@@ -19,7 +19,7 @@ WIDTHS = (2 * ATTEMPTS + 2, 1 + 2 * 4, 1, 1)
 
 
 def runner(cfg, recipe, images):
-    """The model, and a function that makes so many steps on uint8 images and waits for them."""
+    """The model, and a function that makes so many steps on uint8 images, waits and counts them."""
     torch.manual_seed(cfg.seed)
     torch.set_float32_matmul_precision("high")  # as JAX on a GPU
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,6 +51,7 @@ def runner(cfg, recipe, images):
             optimizer.step()
             done += 1
         loss.item()  # waits
+        return steps
 
     return model, run
 

@@ -6,6 +6,7 @@ from benchmarks import common
 from benchmarks.gpu import bench
 from benchmarks.step import relative
 
+KERNELS = ("kernel", "ms a step", "calls a step")
 SUBJECTS = {"paper": "CIFAR-10", "tiny": "tiny, drawn pictures"}
 
 
@@ -18,12 +19,6 @@ def text(found):
     sections += [f"{stage} failed: {why}\n" for stage, why in found["failed"].items()]
     if "bench" in found:
         sections.append(step_section(found["bench"], subject))
-    if "trial" in found:
-        sections.append(
-            "## The plan\n\nA trial took {epoch:.2f} s an epoch, {look:.2f} s for a kNN and a "
-            "checkpoint, and {rest:.1f} s for all else. Of the {left:.0f} s that were left, that "
-            "makes {epochs} epochs.\n".format(**found["trial"])
-        )
     if "train" in found:
         sections.append(training_section(found, subject))
     return "\n".join(sections)
@@ -34,9 +29,10 @@ def step_section(found, subject):
     seconds, batch = found["seconds"], found["batch_size"]
     product = found["product_flop"] / statistics.median(seconds[bench.MATRIX])
     rows = []
-    for name, times in seconds.items():
-        if name != bench.MATRIX:
-            median, plain = statistics.median(times), seconds.get(bench.PLAIN)
+    for name in (bench.OURS, bench.PLAIN):
+        if name in seconds:
+            times, plain = seconds[name], seconds.get(bench.PLAIN)
+            median = statistics.median(times)
             rows.append(
                 (
                     f"{subject}: {name}",
@@ -49,6 +45,15 @@ def step_section(found, subject):
             )
     head = ("", "ms a step", "min - max", "images/s", "of the matrix rate", "of PyTorch's time")
     left_out = [f"\nLeft out: {name} ({why}).\n" for name, why in found["left_out"].items()]
+    warm_up = "; ".join(f"{side} {times}" for side, times in found["warm_up"].items())
+    kernels = [
+        f"\nKernel by kernel, of `{side}`:\n\n"
+        + common.table(
+            KERNELS, [(name, f"{time:.3f}", f"{calls:.1f}") for name, time, calls in rows]
+        )
+        for side, rows in found["kernels"].items()
+        if rows
+    ]
     return (
         f"## The training step\n\nOn {found['device']}: {found['network']}, "
         f"{found['parameters']:,} parameters, batch {batch}, {found['precision']}, the "
@@ -58,7 +63,21 @@ def step_section(found, subject):
         "forward). The bfloat16 product of two square matrices ran at "
         f"{product / 1e12:.3g} TFLOP/s in the same rounds.\n\n"
         + common.table(head, rows)
-        + "".join(left_out)
+        + (f"\nThe run's step, {run_of(found)}.\n" if found["run"] else "")
+        + f"\nSeconds before the first turn: {warm_up}.\n"
+        + "".join(left_out + kernels)
+    )
+
+
+def run_of(found):
+    """What a step of the run takes, in words."""
+    run, seconds = found["run"], found["seconds"]
+    early, late = (statistics.median(seconds[name]) for name in (bench.EARLY, bench.LATE))
+    views = run["batch_size"] * run["views"]
+    return (
+        f"{run['method']} with {run['batch_size']} images of {run['views']} views: "
+        f"{1000 * early:.2f} ms early ({views / early:,.0f} views/s), "
+        f"{1000 * late:.2f} ms later ({views / late:,.0f} views/s)"
     )
 
 
@@ -78,6 +97,7 @@ def training_section(found, subject):
     edge = {True: " The rate is at the edge of those tried.", False: ""}
     return (
         f"## Training\n\n{common.table(head, [row])}\n"
+        f"- planned: {run['plan']}\n"
         f"- kNN: {protocol.format(**run['knn'])}\n"
         "- images/s: median of the epochs; with everything: monitors and checkpoints included\n"
         + "".join(f"- linear: {p['protocol']}{edge[p['at_grid_edge']]}\n" for p in probes)

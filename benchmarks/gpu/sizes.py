@@ -8,8 +8,14 @@ from benchmarks import common
 from simsiam_keras import config
 from simsiam_keras.augment import RECIPES
 
-FLAGFILE = common.ROOT / "flags" / "cifar10.cfg"
-ON_THE_DEVICE = ("--backend=jax", "--augment=device", "--precision=mixed_bfloat16")
+FLAGFILE = common.ROOT / "flags" / "cifar10.cfg"  # of the steps
+RECIPE = common.ROOT / "flags" / "fastsiam_cifar10.cfg"  # of the run
+ON_THE_DEVICE = (
+    "--backend=jax",
+    "--augment=device",
+    "--precision=mixed_bfloat16",
+    "--data_on_device=on",
+)
 
 
 @dataclass(frozen=True)
@@ -21,15 +27,21 @@ class Size:
     probe_flags: tuple = ()
     images: int = 50_000  # that the steps of `bench` draw from
     product: int = 8192  # side of the matrices
-    rounds: int = 5
-    seconds: float = 1.0  # of a turn
-    trial: int = 6  # epochs that the plan is made from
+    chunk: int = 16  # steps in one program
+    rounds: int = 3
+    seconds: float = 0.7  # of a turn
     epochs: int = 800  # at most
-    every: int = 25  # epochs between two checkpoints, and two kNN measurements
-    reserve: float = 90.0  # seconds that are kept for the linear probes
+    every: int = 30  # epochs between two checkpoints, and two kNN measurements
+    reserve: float = 40.0  # seconds that are kept for what comes after the run
+    rest: float = 30.0  # seconds of the run besides its epochs, kNN, and what compiling took before
+    look: float = 4.0  # seconds of a kNN and a checkpoint
+    between: float = 0.15  # seconds between two epochs
 
     def config(self):
         return config.parse("pretrain", [f"--flagfile={FLAGFILE}", *ON_THE_DEVICE, *self.flags])
+
+    def run_config(self):
+        return config.parse("pretrain", [f"--flagfile={RECIPE}", *ON_THE_DEVICE, *self.flags])
 
     def recipe(self):
         return RECIPES[self.config().recipe]
@@ -54,9 +66,9 @@ TINY = Size(
     probe_flags=("--epochs=2", "--learning_rates=0.1,1"),
     images=128,
     product=128,
+    chunk=2,
     rounds=3,
     seconds=0.05,
-    trial=3,
     epochs=4,
     every=2,
     reserve=0.0,
