@@ -6,6 +6,7 @@ import numpy as np
 
 from simsiam_keras.data.base import ArraySource, NoSuchSplit
 from simsiam_keras.data.decoding import memory_bytes
+from simsiam_keras.data.found import Found
 from simsiam_keras.errors import reading
 
 DIGITS_SPLITS = ("train", "test", "all")
@@ -41,7 +42,8 @@ def load_digits(split):
         halves = train_test_split(chosen, test_size=360, stratify=labels, random_state=DIGITS_SEED)
         chosen = np.sort(halves[split == "test"])
     names = tuple(str(name) for name in digits.target_names)
-    return ArraySource("digits", images[chosen], labels[chosen], names)
+    known = Found("digits", split, DIGITS_SPLITS, modes=(("grey", len(chosen)),))
+    return ArraySource("digits", images[chosen], labels[chosen], names, found=known)
 
 
 def load_npz(name, path, split):
