@@ -37,7 +37,7 @@ def load(name, root, split, labels="", columns=""):
     table = tables.read(labels, columns) if labels else None
     names = layout.splits if table is None else table.splits(layout.splits)
     by_table = table is not None and table.divides
-    part = tables.resolve(split, names) if by_table else layout.resolve(split)
+    part = layouts.resolve(split, names)
     if part is None:
         raise NoSuchSplit(name, split, names)
     if part in layouts.WHOLE and layout.refusal and split != "all" and table is None:

@@ -139,12 +139,13 @@ def _classes(source):
     labels = source.labels
     if labels is None:
         return ()
-    several = np.ndim(labels) == 2
-    counts = labels.sum(0) if several else np.bincount(labels)
+    if np.ndim(labels) == 2:
+        numbers, counts = range(labels.shape[1]), labels.sum(0)
+    else:
+        numbers, counts = np.unique(labels, return_counts=True)
     return tuple(
         (source.class_names[c] if source.class_names else str(c), int(count))
-        for c, count in enumerate(counts)
-        if count or several
+        for c, count in zip(numbers, counts, strict=True)
     )
 
 

@@ -160,19 +160,6 @@ class Layout:
         inside = [f.name for f in self.root.filled if role(f.name) in ("test", "val")]
         return (*inside, "train", "all")
 
-    def resolve(self, split):
-        """The name of the part that a split asks for, by its role where it is spelled otherwise.
-
-        Returns:
-            A name, or None where there is no such part or more than one.
-        """
-        if split in self.splits:
-            return split
-        asked, names = role(split), self.splits
-        roles = roles_of(names)
-        found = [name for name in names if asked and roles[name] == asked]
-        return found[0] if len(found) == 1 else None
-
     def folder(self, part):
         """The `Folder` of a part, below wrappers, and what is to be said of them."""
         inside = {folder.name: folder for folder in self.root.filled}
@@ -223,6 +210,27 @@ def role(name):
     """
     found, rest = _role_and_rest(name)
     return found if not rest else None
+
+
+def resolve(split, names):
+    """The part that a split asks for, by its role where it is spelled otherwise.
+
+    Args:
+        split: what is asked for.
+        names: tuple of the parts there are.
+
+    Returns:
+        A name, or None where there is no such part or more than one.
+
+    Example:
+    >>> resolve("val", ("Train", "valid")), resolve("test", ("test1", "test2"))
+    ('valid', None)
+    """
+    if split in names:
+        return split
+    asked, roles = role(split), roles_of(names)
+    found = [name for name in names if asked and roles[name] == asked]
+    return found[0] if len(found) == 1 else None
 
 
 def roles_of(names):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simsiam_keras.data import arrays, folders, tfds
+from simsiam_keras.data import arrays, folders, npz, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
 from simsiam_keras.data.subsets import few_labels, subset
 
@@ -69,7 +69,7 @@ def load(spec, data_dir=None, split="train", labels="", columns=""):
     if spec == "digits":
         source = arrays.load_digits(split)
     elif kind == "npz":
-        source = arrays.load_npz(spec, _path(spec, path), split)
+        source = npz.load(spec, _path(spec, path), split)
     elif kind == "folder":
         source = folders.load(spec, _path(spec, path), split, labels, columns)
     else:
@@ -105,7 +105,7 @@ def splits(spec, data_dir=None):
     if spec == "digits":
         return arrays.DIGITS_SPLITS
     if kind == "npz":
-        return arrays.npz_splits(_path(spec, path))
+        return npz.splits(_path(spec, path))
     if kind == "folder":
         return folders.splits(_path(spec, path))
     return tfds.splits(spec, data_dir)

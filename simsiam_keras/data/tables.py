@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from simsiam_keras.data.images import ENDINGS
-from simsiam_keras.data.layouts import role
 from simsiam_keras.errors import reading, sentence
 
 FILE = (
@@ -170,12 +169,6 @@ def read(path, columns=""):
         [row[i].strip() if i is not None and i < len(row) else "" for i in at] for row in rows
     ]
     return Table(path, [tuple(row) for row in fields if row[0]], chosen)
-
-
-def resolve(split, names):
-    """The name of a split by its role where it is spelled otherwise; None if there is none."""
-    same = [name for name in names if role(name) and role(name) == role(split)]
-    return split if split in names else same[0] if len(same) == 1 else None
 
 
 def _separated(text):

@@ -35,8 +35,8 @@ def make(root, layout):
     return root
 
 
-def both(train, test, cats=" ".join("{0}/cat*3 {0}/dog*2".split())):
-    return f"{cats.format(train)} {cats.format(test)}"
+def both(train, test):
+    return f"{train}/cat*3 {train}/dog*2 {test}/cat*3 {test}/dog*2"
 
 
 SPLITS = {"train": CATS, "test": CATS}
@@ -125,7 +125,7 @@ LAYOUTS = {
         {"train": "holds `test`.*beside 3 images", "test": (2, "")},
     ),
     "splits inside of classes": (
-        both("cat/{0}", "dog/{0}", "{0}*3").format("train") + " cat/test*2 dog/test*2",
+        "cat/train*3 cat/test*2 dog/train*3 dog/test*2",
         {"train": r"splits test, train inside.*--split=all", "all": {"cat": 5, "dog": 5}},
     ),
     # Links.
