@@ -39,7 +39,7 @@ LEVELS = [
         "targets",
     },
     {"evaluation"},
-    {"monitors", "views"},
+    {"monitors", "views", "inputs"},
     {"build"},
     {"train"},
     {"commands", "study"},

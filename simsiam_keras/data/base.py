@@ -10,6 +10,8 @@ from absl import logging
 from simsiam_keras.data import images as codec
 from simsiam_keras.data.found import Found
 
+IN_A_ROW = 10  # images that cannot be decoded, after which the disk is taken for lost
+
 
 class NoSuchSplit(ValueError):
     """The data set is there, the part that was asked for is not.
@@ -66,6 +68,12 @@ class Source:
     def found(self, found):
         self._found = found
 
+    def miss(self, index, error):
+        """Notes that evaluation has no row of an image, and says so of the first ones."""
+        self.missing[index] = error
+        if len(self.missing) <= 5:
+            logging.warning("No row of features: %s: %s", self.name_of(index), error)
+
     def name_of(self, index):
         """What an image is called: its file, or its number."""
         return f"image {index}" if self.names is None else self.names[index]
@@ -73,6 +81,14 @@ class Source:
     def rows(self):
         """The numbers of the images that have a row of features, int64, once these are made."""
         return np.setdiff1d(np.arange(len(self)), list(self.missing))
+
+    def lose(self, index):
+        """The error that ten images in a row from a number on cannot be decoded, also in `lost`."""
+        self.lost = ValueError(
+            f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
+            f"there. Received: first={self.name_of(index)}"
+        )
+        return self.lost
 
     def decode(self, index, min_side=None):
         """As `read`, but an image that cannot be decoded raises.
@@ -157,20 +173,19 @@ class EncodedSource(Source):
         Raises:
             ValueError: if ten images in a row cannot be decoded.
         """
-        for step in range(min(10, len(self))):
+        for step in range(min(IN_A_ROW, len(self))):
             candidate = (index + step) % len(self)
             try:
                 return self.decode(candidate, min_side)
             except Exception as error:  # Every decoder raises what it likes.
                 self._note(candidate, error)
-        self.lost = ValueError(
-            f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
-            f"there. Received: first={label_of(self.items, index)}"
-        )
-        raise self.lost
+        raise self.lose(index)
 
     def decode(self, index, min_side=None):
         return codec.decode(self.items[index], min_side)
+
+    def name_of(self, index):
+        return super().name_of(index) if self.names else str(label_of(self.items, index))
 
     def _note(self, index, error):
         with self._lock:

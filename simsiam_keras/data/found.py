@@ -67,7 +67,7 @@ def lines(found):
 
     Example:
     >>> lines(Found("photos", "train", ("train", "test"), 30, (("cat", 20), ("dog", 10))))
-    ['data: photos, split train of train, test', '  30 images of 2 classes: cat 20, dog 10']
+    ['data: photos, split train of train, test', '  30 images of 2 classes: cat: 20, dog: 10']
     """
     splits = [f"split {found.split}"] if found.split else []
     if len(found.splits) > 1:
@@ -158,7 +158,7 @@ def _sizes(sizes):
 
 
 def _counts(pairs):
-    return _cut([f"{name} {count:,}" for name, count in pairs])
+    return _cut([f"{name}: {count:,}" for name, count in pairs])
 
 
 def _cut(entries, separator=", "):

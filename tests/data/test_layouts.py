@@ -216,9 +216,9 @@ def test_what_was_understood_is_told_in_a_few_lines(tmp_path):
     told = sources.load(f"folder:{tmp_path}").found
     assert found.lines(told) == [
         f"data: {tmp_path}/pets/Train, split train of Test, Train",
-        "  7 images of 2 classes: cat 3, dog 4",
-        "  height x width 4 x 6 to 5 x 9, median 4 x 6; RGB 7",
-        "  not images, ignored: .tif 2, .heic 1",
+        "  7 images of 2 classes: cat: 3, dog: 4",
+        "  height x width 4 x 6 to 5 x 9, median 4 x 6; RGB: 7",
+        "  not images, ignored: .tif: 2, .heic: 1",
         "  skipped: 2: cat/pipe.png (not a regular file); cat/up (a link to a folder above it)",
         "  damaged, left out: 1: cat/x.png (cannot identify image file "
         f"'{tmp_path}/pets/Train/cat/x.png')",
@@ -233,7 +233,7 @@ def test_what_was_understood_is_told_in_a_few_lines(tmp_path):
 def test_long_lists_are_cut_on_the_screen_and_bounded_in_a_file():
     many = found.Found("x", classes=tuple((f"c{i}", i) for i in range(5000)), images=9)
     line = found.lines(many)[1]
-    assert line.endswith("c3 3, c4 4 and 4,995 more") and len(line) < 100
+    assert line.endswith("c3: 3, c4: 4 and 4,995 more") and len(line) < 100
     kept = found.as_json(many)
     assert len(kept["classes"]) == 1000 and kept["number_of_classes"] == 5000
 
