@@ -114,3 +114,11 @@ def test_a_run_says_what_it_understood_and_measures_several_labels(tmp_path, cap
     assert data["images"] == 24 and data["splits"] == ["train", "test"] and data["notes"]
     assert main(["diagnose", f"--run_dir={run}"]) == 0
     assert "kNN mAP" in capfd.readouterr().out
+
+
+def test_a_preview_says_what_is_not_read(tmp_path, capfd):
+    make(tmp_path, "photos*4 photos/a.heic=x photos/b.svg=x photos/c.SVG=x")
+    flags = [f"--dataset=folder:{tmp_path}/photos", f"--output={tmp_path / 'v.png'}"]
+    assert main(["preview", "--augment=device", *flags]) == 0
+    said = capfd.readouterr().err
+    assert "4 images, no labels" in said and "ignored: .svg: 2, .heic: 1" in said

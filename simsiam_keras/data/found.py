@@ -77,7 +77,7 @@ def lines(found):
     plain = f", no labels: {found.unlabelled}" if found.unlabelled else ", no labels"
     told.append(f"  {found.images:,} images{labelled if found.classes else plain}")
     if found.sizes or found.modes:
-        told.append("  " + "; ".join(filter(None, [_sizes(found.sizes), _counts(found.modes)])))
+        told.append("  " + "; ".join(filter(None, [_sizes(found.sizes), _modes(found)])))
     if found.ignored:
         told.append(f"  not images, ignored: {_counts(found.ignored)}")
     for what, entries in (("skipped", found.skipped), ("damaged, left out", found.damaged)):
@@ -155,6 +155,12 @@ def _sizes(sizes):
         return "".join(f"height x width {size}" for size in spelled)
     least, median, largest = spelled
     return f"height x width {least} to {largest}, median {median}"
+
+
+def _modes(found):
+    looked_at = sum(count for _, count in found.modes)
+    some = f" ({looked_at:,} looked at)" if looked_at < found.images else ""
+    return _counts(found.modes) + some if found.modes else ""
 
 
 def _counts(pairs):

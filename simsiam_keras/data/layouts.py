@@ -63,7 +63,8 @@ class Folder:
     def __init__(self, path, above=()):
         self.path = os.fspath(path)
         self.name = PurePath(self.path).name
-        self._line = (*above, _identity(os.stat(self.path)))
+        status = os.stat(self.path)  # not a `DirEntry`'s, which on Windows has no number
+        self._line = (*above, (status.st_dev, status.st_ino))
 
     @functools.cached_property
     def listing(self):
@@ -87,16 +88,23 @@ class Folder:
         if name.startswith(".") or name.lower() in (SYSTEM if folder else SYSTEM_FILES):
             kind = "hidden or system folders" if folder else "hidden or system files"
             listing.ignored[kind] += 1
-        elif folder and _identity(status) in self._line:
-            listing.skipped.append((name, "a link to a folder above it"))
         elif folder:
-            listing.folders.append(Folder(entry.path, self._line))
+            deeper = Folder(entry.path, self._line)
+            if deeper.is_above_itself:
+                listing.skipped.append((name, "a link to a folder above it"))
+            else:
+                listing.folders.append(deeper)
         elif not name.lower().endswith(codec.ENDINGS):
             listing.ignored[os.path.splitext(name)[1].lower() or "without ending"] += 1
         elif status is not None and not stat.S_ISREG(status.st_mode):
             listing.skipped.append((name, "not a regular file"))
         else:  # A broken link has no size; it is counted with what cannot be decoded.
             listing.images.append((name, status.st_size if status else 0))
+
+    @property
+    def is_above_itself(self):
+        """Whether a link led here from below."""
+        return self._line[-1] in self._line[:-1]
 
     @property
     def images(self):
@@ -308,10 +316,6 @@ def _unwrapped(folder, known=(), split=False):
         folder = only
         notes.append(f"the folder `{only.name}` inside is taken, it is the only one")
     return folder, notes
-
-
-def _identity(status):
-    return status.st_dev, status.st_ino
 
 
 def _status(entry):

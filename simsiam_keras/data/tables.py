@@ -100,6 +100,9 @@ class Table:
             why = f"{name} names none of these {len(paths)} images"
             return Match(list(range(len(paths))), None, None, why, notes)
         kept = sorted(number for number, label in found.items() if label)
+        if not kept:
+            why = f"{name} has no label for these {len(paths)} images"
+            return Match(list(range(len(paths))), None, None, why, notes)
         if len(kept) < len(paths):
             notes.append(f"{len(paths) - len(kept):,} images without a label there are left out")
         if unmatched:
@@ -155,8 +158,12 @@ def read(path, columns=""):
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or its columns cannot be told.
     """
-    path = str(Path(path).expanduser())
-    if not Path(path).is_file():
+    try:
+        path = str(Path(path).expanduser())
+        exists = Path(path).is_file()
+    except (OSError, ValueError, RuntimeError):  # where no file can have that name
+        exists = False
+    if not exists:
         raise FileNotFoundError(f"There is no file {path}; give --labels an existing table.")
     with reading(path, "give --labels a csv, tsv or json file in UTF-8"):
         text = Path(path).read_text("utf-8-sig")

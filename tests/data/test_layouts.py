@@ -4,6 +4,7 @@ A row is what is made, `folder*count` each, and what is expected: the images of 
 split, `(images, why)` without labels, or the words of the refusal.
 """
 
+import functools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 from simsiam_keras.data import found, layouts, sources
 from tests.data.pictures import fill
+from tests.faults import fuzz
 
 CATS = {"cat": 3, "dog": 2}
 PLAIN = "no folder for each class"
@@ -340,6 +342,39 @@ def test_a_test_folder_that_the_table_does_not_name_is_unlabelled(tmp_path):
     test = sources.load(f"folder:{tmp_path}", split="test", labels=f"{tmp_path}/a.csv")
     assert len(test) == 2 and test.labels is None
     assert re.search("a.csv names none of these 2 images", test.found.unlabelled)
+
+
+CONTENTS = (
+    b"id,breed,split\n000,cat,train\n001,dog,train\n",
+    b'[{"image": "000.png", "label": 1}, {"image": "001.png", "label": [2, 3]}]',
+    "id\tkind\n000\tch\u00e4t\n001\tdog|cat\n".encode(),
+)
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=["csv", "json", "tsv"])
+def test_a_damaged_table_is_read_or_refused_in_one_sentence(tmp_path, content):
+    make(tmp_path, "x*2")
+    table, read = tmp_path / ("a.json" if content[:1] == b"[" else "a.csv"), 0
+    for at in range(len(content)):
+        before, after = content[:at], content[at:]
+        for damaged in (
+            before,
+            before + after[1:],
+            before + b"\xff" + after,
+            before + b"\0" + after,
+        ):
+            table.write_bytes(damaged)
+            load = functools.partial(sources.load, f"folder:{tmp_path}", labels=str(table))
+            source = fuzz.outcome(load, str(table), "`dataset`", "`split`", "--labels")
+            read += source is not None and source.labels is not None
+    assert 0 < read < 4 * len(content)
+
+
+@pytest.mark.parametrize("path", ["\0", "x" * 5000, "~nobody_of_this_name/x", "."])
+def test_what_is_no_table(tmp_path, path):
+    make(tmp_path, "x*2")
+    with pytest.raises(FileNotFoundError, match="give --labels an existing table"):
+        sources.load(f"folder:{tmp_path}", labels=path)
 
 
 def test_a_table_goes_with_a_folder():
