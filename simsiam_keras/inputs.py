@@ -44,7 +44,7 @@ def probe(cfg, images, say):
         raise ValueError(f"--probe_dataset must be labelled; {name} has no labels{why(bank)}")
     if bank.labels is None:
         say(
-            f"No labels{why(bank)}: kNN is skipped. To watch it, give a labelled set with "
+            f"No labels: kNN is skipped{why(bank)}. To watch it, give a labelled set with "
             "--probe_dataset."
         )
         return None

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simsiam_keras import build, config, inputs
 from simsiam_keras.__main__ import main
@@ -40,8 +41,8 @@ KINDS = {
     "Testing": ("Training/a*6 Training/b*6 Testing/a*2 Testing/b*2", 4, ""),
 }
 NONE = {
-    "flat": (".*9", r"No labels \(no folder for each class\): kNN is skipped.*--probe_dataset"),
-    "an image a folder": ("1*1 2*1 3*1 4*1", r"\(a folder for each image, .*\): kNN is skipped"),
+    "flat": (".*9", r"No labels: kNN is skipped \(no folder for each class\).*--probe_dataset"),
+    "an image a folder": ("1*1 2*1 3*1 4*1", r"kNN is skipped \(a folder for each image, "),
     "classes of one image": ("1*1 2*1", "kNN is skipped: each of its labels has a single image"),
     "good ones": (
         "train/good*6 test/good*2 test/bad*2",
@@ -122,3 +123,19 @@ def test_a_preview_says_what_is_not_read(tmp_path, capfd):
     assert main(["preview", "--augment=device", *flags]) == 0
     said = capfd.readouterr().err
     assert "4 images, no labels" in said and "ignored: .svg: 2, .heic: 1" in said
+
+
+def test_a_run_names_what_its_monitor_could_not_decode(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (30 + i % 3, 30, 3), "uint8")).save(path)
+    path.write_bytes(path.read_bytes()[:-60])  # the last, whose header is whole
+    run = tmp_path / "run"
+    assert main(["pretrain", *SMALL, f"--dataset=folder:{tmp_path}/data", f"--run_dir={run}"]) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["without_row"] == {"count": 1, "files": [str(path)]}
+    assert result["knn"]["bank"] in (31, 32) and result["knn"]["queries"] == "a fifth held out"
+    assert "1 of 40 images have no row" in capfd.readouterr().err
+    assert (run / "plots" / "embedding.png").exists()

@@ -234,7 +234,8 @@ def _gradients(x, y, kernel, bias):
     x = ops.convert_to_tensor(np.asarray(x, "float32"))
     logits = ops.tensordot(x, kernel, 1) + bias
     if y.ndim == 2:
-        error = (ops.sigmoid(logits) - np.asarray(y[:, None], "float32")) / len(x)
+        y = ops.convert_to_tensor(np.asarray(y[:, None], "float32"))
+        error = (ops.sigmoid(logits) - y) / len(x)
     else:
         error = (ops.softmax(logits) - ops.expand_dims(ops.one_hot(y, bias.shape[-1]), 1)) / len(x)
     return ops.tensordot(ops.transpose(x), error, 1), ops.sum(error, 0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
 from simsiam_keras import monitors
 from simsiam_keras.evaluation import knn, linear, precision
@@ -111,7 +112,7 @@ def test_its_gradient_is_that_of_the_binary_cross_entropy():
         p = 1 / (1 + np.exp(-(np.einsum("nd,dhc->nhc", x, w) + b)))[:, 0]
         return -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum() / len(x)
 
-    gradients = [np.asarray(g) for g in linear._gradients(x, y, w, b)]
+    gradients = [ops.convert_to_numpy(g) for g in linear._gradients(x, y, w, b)]
     for variable, gradient in zip((w, b), gradients, strict=True):
         for at in np.ndindex(variable.shape):
             step = np.zeros_like(variable)
