@@ -130,9 +130,9 @@ def _by_folders(read, layout, part):
 
 
 def _class_names(folder, known):
-    """The names of another split's class folders; none where it has a folder for each image."""
+    """The names of another split's class folders; none where there is one, or one an image."""
     names = {inside.name for inside in folder.filled}
-    if folder.images or len(names) < 2 and not names <= known.keys():
+    if folder.images or len(names) < 2:
         return set()
     one_each = all(len(f.images) == 1 and not f.filled for f in folder.filled)
     return set() if len(names) > 2 and one_each and not names & known.keys() else names

@@ -206,7 +206,19 @@ def understand(path):
         for name, found in roles.items()
         if found == "train"
     ]
-    return Layout(root, {}, notes, _refusal(root, roles))
+    return Layout(root, {}, notes + _same_inside(inside), _refusal(root, roles))
+
+
+def _same_inside(folders):
+    """Says of folders that hold folders of the same names that they are taken as classes."""
+    names = {frozenset(folder.name for folder in each.filled) for each in folders}
+    if len(folders) < 2 or len(names) != 1 or len(*names) < 2:
+        return []
+    listed = ", ".join(f"`{folder.name}`" for folder in folders[:3])
+    return [
+        f"{listed}{', ...' if len(folders) > 3 else ''} hold folders of the same names, and are "
+        f"taken as classes; if these are the classes, give --dataset=folder:{folders[0].path}"
+    ]
 
 
 def role(name):

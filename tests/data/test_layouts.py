@@ -154,6 +154,59 @@ def test_a_class_train_is_told(tmp_path):
     assert told.notes == ("`train` is taken as a class: no test or val stands beside it",)
 
 
+def test_variants_of_the_same_classes_are_told(tmp_path):
+    make(tmp_path, "color/cat*3 color/dog*2 grey/cat*3 grey/dog*2")
+    told = sources.load(f"folder:{tmp_path}").found
+    assert told.classes == (("color", 5), ("grey", 5))
+    assert f"if these are the classes, give --dataset=folder:{tmp_path}/color" in told.notes[0]
+    (tmp_path / "grey" / "dog").rename(tmp_path / "grey" / "cow")
+    assert sources.load(f"folder:{tmp_path}").found.notes == ()
+
+
+ARCHIVES = {
+    # As the archives of these names lie; the numbers of images are ours.
+    "Stanford Dogs": (
+        "images/Images/n1-husky*3 images/Images/n2-pug*2 annotations/Annotation/n1-husky/a=x",
+        {"train": {"n1-husky": 3, "n2-pug": 2}},
+    ),
+    "CUB-200": (
+        "CUB/images/001.Owl*3 CUB/images/002.Auk*2 CUB/parts/parts.txt=x CUB/classes.txt=x",
+        {"train": {"001.Owl": 3, "002.Auk": 2}},
+    ),
+    "EuroSAT": ("2750/Forest*3 2750/River*2", {"train": {"Forest": 3, "River": 2}}),
+    "GTSRB": ("Train/0*3 Train/1*2 Test*4 Meta*2", {"train": {"0": 3, "1": 2}, "test": (4, PLAIN)}),
+    "Fruits-360": (
+        "fruits-360/Training/a*3 fruits-360/Training/b*2 fruits-360/Test/a*1 fruits-360/Test/b*1 "
+        "fruits-360/test-multiple_fruits*4",
+        {"train": {"a": 3, "b": 2}, "test": {"a": 1, "b": 1}},
+    ),
+    "Tiny ImageNet": (
+        "tiny/train/n01/images*3 tiny/train/n02/images*2 tiny/val/images*4 tiny/test/images*4",
+        {"train": {"n01": 3, "n02": 2}, "val": (4, "in one folder"), "test": (4, "in one folder")},
+    ),
+    "ImageNet": (
+        "ILSVRC/Data/CLS-LOC/train/n01*3 ILSVRC/Data/CLS-LOC/train/n02*2 "
+        "ILSVRC/Data/CLS-LOC/val*3 ILSVRC/Annotations/CLS-LOC/val/a.xml=x ILSVRC/ImageSets/a.txt=x",
+        {"train": {"n01": 3, "n02": 2}, "val": (3, PLAIN)},
+    ),
+    "Intel": (
+        "seg_train/seg_train/sea*3 seg_train/seg_train/street*2 seg_test/seg_test/sea*1 "
+        "seg_test/seg_test/street*1 seg_pred/seg_pred*3",
+        {"train": {"sea": 3, "street": 2}, "test": {"sea": 1, "street": 1}, "seg_pred": (3, "")},
+    ),
+    "ASL alphabet": (
+        "asl_alphabet_train/asl_alphabet_train/A*3 asl_alphabet_train/asl_alphabet_train/B*2 "
+        "asl_alphabet_test/asl_alphabet_test*4",
+        {"train": {"A": 3, "B": 2}, "test": (4, "in one folder")},
+    ),
+    "MVTec": (
+        "bottle/train/good*3 bottle/test/good*1 bottle/test/broken*2 bottle/ground_truth/broken*2",
+        {"train": {"good": 3}, "test": {"broken": 2, "good": 1}},
+    ),
+}
+LAYOUTS |= ARCHIVES
+
+
 def counts(source):
     return {name: count for name, count in source.found.classes}
 
