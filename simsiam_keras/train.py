@@ -181,15 +181,14 @@ def _finish(parts, run_dir, encode, rows, began, say):
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
         **_several(probe, rows),
         "knn": monitors.knn_protocol(probe) if probe else None,
-        "without_row": inputs.without_row([s for s in (probe.bank, probe.queries) if s], say)
-        if probe
-        else None,
         "parameters": sum(math.prod(v.shape) for v in parts.model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
         "peak_memory_mb": peak_memory and round(peak_memory / 2**20, 1),
         "wall_seconds": round(time.perf_counter() - began, 1),
     }
-    runs.write_json(run_dir / "result.json", result)
+    used = [source for source in (probe.bank, probe.queries) if source] if probe else []
+    without = inputs.without_row(used, say)
+    runs.write_json(run_dir / "result.json", {**result, "without_row": without})
     return {**result, "run_dir": str(run_dir)}
 
 
