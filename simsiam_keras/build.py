@@ -17,6 +17,7 @@ from simsiam_keras import (
     encoders,
     family,
     feeds,
+    inputs,
     moments,
     monitors,
     optimizers,
@@ -124,11 +125,12 @@ def parts(cfg, say):
     augmentation = recipe(cfg)
     batch_size = cfg.batch_size // cfg.gradient_accumulation
     images = source(cfg)
+    inputs.tell(images, say)
     pipeline.steps_per_epoch(len(images), cfg.batch_size)  # refuses more than there are
     steps = pipeline.steps_per_epoch(len(images), batch_size)
     _check_replicas(cfg, batch_size)
     _check_memory(cfg, augmentation, batch_size)
-    probe = _probe(cfg, images, say)
+    probe = inputs.probe(cfg, images, say)
     with devices.on_host():
         trained, schedule = model(cfg, augmentation, steps, len(images))
     kept = feeds.kept(cfg, augmentation, images)
@@ -174,42 +176,28 @@ def source(cfg):
     Raises:
         ValueError: if the method needs labels and there are none.
     """
-    images = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    images = inputs.images_of(cfg, cfg.split)
     if cfg.member.supervised and images.labels is None:
         raise ValueError(
             f"--method={cfg.method} needs labelled images; {images.name} has no labels"
+            f"{inputs.why(images)}"
+        )
+    if cfg.member.supervised and images.labels.ndim == 2:
+        raise ValueError(
+            f"--method={cfg.method} needs one label for each image; {images.name} has several"
         )
     return subsets.few_labels(images, cfg.labels_per_class) if cfg.labels_per_class else images
 
 
-def _probe(cfg, images, say):
-    """The labelled images of the kNN monitor, or None without labels."""
-    if cfg.probe_dataset == "none":
-        return None
-    name = cfg.probe_dataset or cfg.dataset
-    same = name == cfg.dataset and cfg.probe_split == cfg.split
-    if same and images.labels is None:
-        say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
-        return None
-    bank = images if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
-    if bank.labels is None:
-        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
-    try:
-        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
-    except sources.NoSuchSplit:
-        queries = None
-    return monitors.Probe(bank, queries, cfg.probe_test_split, cfg.knn_k, cfg.knn_temperature)
-
-
 def _data(images, probe):
     """The fingerprints of what is trained and measured on, by what a sentence calls it."""
-    found = {f"the images of {images.name}": images.fingerprint}
+    prints = {f"the images of {images.name}": images.fingerprint}
     for source in (probe.bank, probe.queries) if probe else ():
         if source is not None and source is not images:
-            found[f"the {'bank' if source is probe.bank else 'queries'} of {source.name}"] = (
+            prints[f"the {'bank' if source is probe.bank else 'queries'} of {source.name}"] = (
                 source.fingerprint
             )
-    return found
+    return prints
 
 
 def _check_replicas(cfg, batch_size):
@@ -243,19 +231,19 @@ def _check_memory(cfg, recipe, batch_size):
 
 def recipe(cfg):
     """The augmentation recipe that the flags describe."""
-    found = RECIPES[cfg.recipe]
+    made = RECIPES[cfg.recipe]
     if cfg.image_size:
-        found = dataclasses.replace(found, size=cfg.image_size)
+        made = dataclasses.replace(made, size=cfg.image_size)
     if cfg.min_crop:
-        found = dataclasses.replace(found, crop_area=(cfg.min_crop, found.crop_area[1]))
+        made = dataclasses.replace(made, crop_area=(cfg.min_crop, made.crop_area[1]))
     if cfg.small_views:
-        found = dataclasses.replace(
-            found,
+        made = dataclasses.replace(
+            made,
             small_views=cfg.small_views,
-            small_size=cfg.small_size or found.size // 2,
-            small_crop_area=(cfg.small_min_crop, found.crop_area[0]),
+            small_size=cfg.small_size or made.size // 2,
+            small_crop_area=(cfg.small_min_crop, made.crop_area[0]),
         )
-    return found
+    return made
 
 
 def encoder(cfg, size):

@@ -20,6 +20,7 @@ METRICS = (
     "loss",
     "z_std",
     "knn_accuracy",
+    "mean_average_precision",  # in its place where images have several labels
     *diagnose.MEASURES,
     "learning_rate",
     "images_per_second",
@@ -133,10 +134,10 @@ def _finite(variable):
 
 
 class KNN(keras.callbacks.Callback):
-    """Adds `knn_accuracy` to the logs of every n-th epoch and of the last.
+    """Adds what kNN is measured by to the logs of every n-th epoch and of the last.
 
     Args:
-        measure: function without arguments that returns the accuracy.
+        measure: function without arguments that returns `{name: number}`.
         every: epochs between measurements; 0 for the last only.
         epochs: number of the last epoch.
     """
@@ -148,7 +149,7 @@ class KNN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
         if done == self.epochs or (self.every and done % self.every == 0):
-            logs["knn_accuracy"] = self.measure()
+            logs.update(self.measure())
 
 
 class Diagnosis(keras.callbacks.Callback):

@@ -18,6 +18,7 @@ from simsiam_keras import (
     devices,
     distribute,
     export,
+    inputs,
     interrupts,
     plots,
     runs,
@@ -25,7 +26,7 @@ from simsiam_keras import (
     train,
     views,
 )
-from simsiam_keras.data import pipeline, sources
+from simsiam_keras.data import pipeline
 from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import features_to_file, knn, linear
 
@@ -80,16 +81,15 @@ def linear_probe(cfg, console=None):
     began = time.perf_counter()
     rates = _rates(cfg.learning_rates)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    train_set, test_set = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    say = _saying(console)
+    train_set, test_set, test_part = inputs.train_and_test(cfg, say)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
         before = _fingerprint(encoder, train_set)
         probe = linear.linear_probe(
-            _mapped_features(encoder, train_set, cfg.batch_size, run_dir, console),
-            train_set.labels,
-            _mapped_features(encoder, test_set, cfg.batch_size, run_dir, console),
-            test_set.labels,
+            *_mapped_features(encoder, train_set, cfg.batch_size, run_dir, console),
+            *_mapped_features(encoder, test_set, cfg.batch_size, run_dir, console),
             optimizer=cfg.optimizer,
             learning_rates=rates,
             batch_size=cfg.probe_batch_size or None,
@@ -109,9 +109,11 @@ def linear_probe(cfg, console=None):
                 "a wider --learning_rates may do better.",
                 soft_wrap=True,
             )
+        several = probe.mean_average_precision
         result = {
             "linear_accuracy": probe.linear_accuracy,
-            "protocol": probe.protocol,
+            **({} if several is None else {"mean_average_precision": several}),
+            "protocol": f"{probe.protocol[:-1]}; tested on {test_part}.",
             "optimizer": probe.optimizer,
             "learning_rate": probe.learning_rate,
             "learning_rates": list(probe.learning_rates),
@@ -119,14 +121,14 @@ def linear_probe(cfg, console=None):
             "at_grid_edge": probe.at_grid_edge,
             "epochs": probe.epochs,
             "classes": len(probe.classes),
-            "train_images": len(train_set),
-            "test_images": len(test_set),
+            "train_images": len(train_set.rows()),
+            "test_images": len(test_set.rows()),
             "dataset": cfg.dataset,
             "encoder": cfg.encoder,
             "seed": cfg.seed,
             "wall_seconds": round(time.perf_counter() - began, 1),
         }
-        runs.write_json(run_dir / "result.json", result)
+        _write_result(run_dir, result, say, train_set, test_set)
     return {**result, "run_dir": str(run_dir)}
 
 
@@ -146,27 +148,27 @@ def nearest_neighbours(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    say = _saying(console)
+    bank, queries, test_part = inputs.train_and_test(cfg, say)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
-        accuracy = knn.knn_accuracy(
-            _mapped_features(encoder, bank, cfg.batch_size, run_dir, console),
-            bank.labels,
-            _mapped_features(encoder, queries, cfg.batch_size, run_dir, console),
-            queries.labels,
+        measured = knn.knn_measure(
+            *_mapped_features(encoder, bank, cfg.batch_size, run_dir, console),
+            *_mapped_features(encoder, queries, cfg.batch_size, run_dir, console),
             cfg.knn_k,
             cfg.knn_temperature,
         )
         _write_environment(run_dir, bank)
         result = {
-            "knn_accuracy": accuracy,
-            "k": knn.effective_k(cfg.knn_k, len(bank)),
+            **measured,
+            "k": knn.effective_k(cfg.knn_k, len(bank.rows())),
             "temperature": cfg.knn_temperature,
-            "bank": len(bank),
-            "queries": len(queries),
+            "bank": len(bank.rows()),
+            "queries": len(queries.rows()),
+            "test_part": test_part,
             "dataset": cfg.dataset,
             "encoder": cfg.encoder,
         }
-        runs.write_json(run_dir / "result.json", result)
+        _write_result(run_dir, result, say, bank, queries)
     return {**result, "run_dir": str(run_dir)}
 
 
@@ -174,8 +176,9 @@ def nearest_neighbours(cfg, console=None):
 def write_features(cfg, console=None):
     """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
 
-    Features are streamed to the disk, so that any number of images takes the same memory. The
-    class names that the labels index are in `result.json`.
+    `files.txt` names the image of each row, a line each. An image that cannot be decoded has no
+    row; `result.json` names it, and the classes that the labels index. Features are streamed to the
+    disk, so that any number of images takes the same memory.
 
     Args:
         cfg: a `config.Embed`.
@@ -189,23 +192,28 @@ def write_features(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    source, say = inputs.images_of(cfg, cfg.split), _saying(console)
+    inputs.tell(source, say)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"
         written = _write_features(path, encoder, source, cfg.batch_size, console)
         labels = run_dir / "labels.npy" if source.labels is not None else None
         if labels:
             with runs.atomic_file(labels) as file:
-                np.save(file, source.labels)
+                np.save(file, source.labels[source.rows()])
+        files = run_dir / "files.txt"
+        runs.write_atomically(files, "".join(f"{name}\n" for name in inputs.row_names(source)))
         _write_environment(run_dir, source)
         result = {
             "features": list(written.shape),
             "file": str(path),
             "labels": str(labels) if labels else None,
+            "files": str(files),
             "dataset": cfg.dataset,
             "encoder": cfg.encoder,
         }
-        runs.write_json(run_dir / "result.json", {**result, "class_names": source.class_names})
+        named = {**result, "class_names": source.class_names}
+        _write_result(run_dir, named, say, source)
     return {**result, "run_dir": str(run_dir)}
 
 
@@ -246,7 +254,7 @@ def preview(cfg, console=None):
 
     Args:
         cfg: a `config.Preview`.
-        console: unused; every command takes one.
+        console: a `rich.console.Console` for what is said, standard error by default.
 
     Returns:
         A dict that says what was written.
@@ -254,8 +262,8 @@ def preview(cfg, console=None):
     Raises:
         ValueError: if the data cannot be used.
     """
-    del console
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    source = inputs.images_of(cfg, cfg.split)
+    inputs.tell(source, _saying(console or Console(stderr=True)))
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = build.recipe(cfg)
@@ -271,20 +279,21 @@ def _run_dir(cfg, name):
     return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
 
 
-def _labelled(cfg, split):
-    source = sources.load(cfg.dataset, cfg.data_dir or None, split)
-    if source.labels is None:
-        raise ValueError(
-            f"--dataset={cfg.dataset} has no labels, which this command needs; "
-            "put the images of each class in a folder of its own"
-        )
-    return source
+def _write_result(run_dir, result, say, *used):
+    """Writes result.json with the images that have no row of features, and says which these are."""
+    without = inputs.without_row(used, say)
+    runs.write_json(run_dir / "result.json", {**result, "without_row": without})
+
+
+def _saying(console):
+    return functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
 def _check_classes(cfg, source):
-    found = len(np.unique(source.labels))
-    if cfg.classes and found != cfg.classes:
-        raise ValueError(f"--classes={cfg.classes} were expected, {source.name} has {found}")
+    several = source.labels.ndim == 2
+    classes = source.labels.shape[1] if several else len(np.unique(source.labels))
+    if cfg.classes and classes != cfg.classes:
+        raise ValueError(f"--classes={cfg.classes} were expected, {source.name} has {classes}")
 
 
 def _rates(text):
@@ -302,7 +311,11 @@ def _rates(text):
 
 
 def _mapped_features(encoder, source, batch_size, run_dir, console):
-    """The features as a memory map, so that more of them than memory holds can be evaluated."""
+    """The features as a memory map, so that more of them than memory holds can be evaluated.
+
+    Returns:
+        The features and the labels of their rows.
+    """
     path = run_dir / ".features.npy"
     mapped = _write_features(path, encoder, source, batch_size, console)
     try:
@@ -310,7 +323,7 @@ def _mapped_features(encoder, source, batch_size, run_dir, console):
     except PermissionError:  # Windows, where a file cannot go before its map
         mapped = np.array(mapped)
         path.unlink()
-    return mapped
+    return mapped, source.labels[source.rows()]
 
 
 def _write_features(path, encoder, source, batch_size, console):

@@ -28,6 +28,7 @@ MEASURES = {
     "eigenvalue_share": "share",
 }
 COLUMNS = {"epoch": "epoch", "loss": "loss", "z_std": "std·√d", **MEASURES, "knn_accuracy": "kNN"}
+COLUMNS["mean_average_precision"] = "kNN mAP"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Run:
         """`[(epoch, value)]` where the value was measured."""
         return [(row["epoch"], row[key]) for row in self.rows if is_number(row.get(key))]
 
+    def knn(self):
+        """`[(epoch, value)]` of kNN: its accuracy, or of several labels the mean precision."""
+        return self.points("knn_accuracy") or self.points("mean_average_precision")
+
     def last(self, key):
         """The last value that was measured; NaN without one."""
         return (self.points(key) or [(0, math.nan)])[-1][1]
@@ -74,7 +79,7 @@ class Run:
 
     def facts(self):
         """What a sentence may mention."""
-        knn = [percent(value) for _, value in self.points("knn_accuracy")] or ["unknown"]
+        knn = [percent(value) for _, value in self.knn()] or ["unknown"]
         facts = {name: self.last(name) for name in ("step", *COLUMNS)}
         return facts | {
             "epochs": len(self.trained()),
@@ -224,7 +229,8 @@ def evidence(run, since, limit=8):
     Returns:
         A `rich.table.Table`, without columns that were never measured.
     """
-    measured = [row for row in run.rows if is_number(row.get("knn_accuracy"))]
+    epochs = {epoch for epoch, _ in run.knn()}
+    measured = [row for row in run.rows if row["epoch"] in epochs]
     rows = measured if len(measured) > 2 else run.rows
     count = min(limit, len(rows))
     chosen = [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
@@ -242,6 +248,6 @@ def _spell(key, value):
         return "-"
     if key == "epoch":
         return str(value)
-    if key == "knn_accuracy":
+    if key in ("knn_accuracy", "mean_average_precision"):
         return percent(value)
     return f"{value:.1f}" if key.endswith("rank") else f"{value:.2f}"

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from simsiam_keras import distribute, evaluation
-from simsiam_keras.evaluation import collapse, knn, linear
+from simsiam_keras.evaluation import collapse, knn, linear, precision
 
 HELD_OUT = 0.2  # of a labelled set without a test split
+FIFTH = "a fifth held out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,42 @@ def features(encode, recipe, source):
     return evaluation.features(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)
 
 
-def knn_accuracy(encode, recipe, probe):
-    """Classifies a probe's queries, or a fifth of its bank, by weighted nearest neighbours.
+def held_out(labels):
+    """The rows of a labelled set that stay, and the fifth of each class that is held out.
+
+    Of an image with several labels the rarest counts.
+
+    Args:
+        labels: `[n]`, or 0 and 1 `[n, classes]`.
+
+    Returns:
+        Two arrays of row numbers.
+
+    Raises:
+        ValueError: if no label comes twice.
+    """
+    return linear.held_out_split(precision.strata(labels), HELD_OUT, seed=0)
+
+
+def not_measurable(bank, queries):
+    """Why nearest neighbours of some labels would tell nothing; "" where they tell something.
+
+    Args:
+        bank: labels `[n]` or `[n, classes]`.
+        queries: likewise, or None where a fifth of the bank is held out.
+    """
+    if len(np.unique(precision.strata(bank))) < 2:
+        return "all of its images have the same label"
+    if queries is None:
+        strata = precision.strata(bank)
+        if np.unique(strata, return_counts=True)[1].max() < 2:
+            return "each of its labels has a single image"
+        queries = bank[held_out(bank)[1]]
+    return "" if np.ndim(bank) == 1 or queries.any() else "none of its images has a label"
+
+
+def knn_measure(encode, recipe, probe):
+    """Measures a probe's queries, or a fifth of its bank, by weighted nearest neighbours.
 
     Args:
         encode: function of uint8 images to features.
@@ -87,28 +122,34 @@ def knn_accuracy(encode, recipe, probe):
         probe: a `Probe`.
 
     Returns:
-        The accuracy, a float.
+        `{"knn_accuracy": float}`, or of several labels `{"mean_average_precision": float}`.
     """
-    bank, bank_labels = features(encode, recipe, probe.bank), probe.bank.labels
+    bank, bank_labels = _features_and_labels(encode, recipe, probe.bank)
     if probe.queries is not None:
-        queries, query_labels = features(encode, recipe, probe.queries), probe.queries.labels
+        queries, query_labels = _features_and_labels(encode, recipe, probe.queries)
     else:
-        kept, held_out = linear.held_out_split(bank_labels, HELD_OUT, seed=0)
-        queries, query_labels = bank[held_out], bank_labels[held_out]
+        kept, rest = held_out(bank_labels)
+        queries, query_labels = bank[rest], bank_labels[rest]
         bank, bank_labels = bank[kept], bank_labels[kept]
-    return knn.knn_accuracy(bank, bank_labels, queries, query_labels, probe.k, probe.temperature)
+    return knn.knn_measure(bank, bank_labels, queries, query_labels, probe.k, probe.temperature)
+
+
+def _features_and_labels(encode, recipe, source):
+    found = features(encode, recipe, source)
+    return found, source.labels[source.rows()]
 
 
 def knn_protocol(probe):
-    """What `knn_accuracy` did, for result.json."""
-    bank = len(probe.bank)
+    """What `knn_measure` did, for result.json."""
+    rows = probe.bank.rows()
+    bank = len(rows)
     if probe.queries is None:
-        bank = len(linear.held_out_split(probe.bank.labels, HELD_OUT, seed=0)[0])
+        bank = len(held_out(probe.bank.labels[rows])[0])
     return {
         "k": knn.effective_k(probe.k, bank),
         "temperature": probe.temperature,
         "bank": bank,
-        "queries": f"{probe.split} split" if probe.queries else "a fifth held out",
+        "queries": f"{probe.split} split" if probe.queries else FIFTH,
     }
 
 

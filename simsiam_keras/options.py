@@ -59,6 +59,13 @@ class Images:
     )
     data_dir: str = option("", "Where TensorFlow data sets are prepared.")
     split: str = option("train", "Split to train or search in.")
+    labels: str = option(
+        "", "Labels of `folder:PATH`: a csv, tsv or json file; by default a folder is a class."
+    )
+    labels_columns: str = option(
+        "",
+        "Its columns: file, label and, maybe, split, separated by commas; empty: by usual names.",
+    )
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ class Monitors:
     )
     probe_split: str = option("train", "Split that is the kNN's bank.")
     probe_test_split: str = option(
-        "test", "Split that is classified; where there is none, a fifth of the bank is."
+        "test", "Split that is classified; where it has no labels, a fifth of the bank is."
     )
     knn_every: int = option(
         10, "Epochs between kNN measurements; 0: first and last only.", minimum=0
@@ -327,7 +334,9 @@ class LinearProbe(EncoderInput):
 
     group = "optimization"
 
-    test_split: str = option("test", "Split that is classified once, at the end.")
+    test_split: str = option(
+        "test", "Split that is classified once, at the end; without a `test`, a fifth of --split."
+    )
     optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
     learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
     epochs: int = option(90, "Passes over the features.", minimum=1)
@@ -344,7 +353,9 @@ class KNN(EncoderInput):
 
     group = "monitors"
 
-    test_split: str = option("test", "Split that is classified.")
+    test_split: str = option(
+        "test", "Split that is classified; without a `test`, a fifth of --split."
+    )
     knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
 

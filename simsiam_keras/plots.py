@@ -51,6 +51,7 @@ def curves(rows, path, title):
         ("z_std", "std of output × √d (0: collapsed)"),
         ("feature_rank", "effective rank of features"),
         ("knn_accuracy", "kNN accuracy"),
+        ("mean_average_precision", "mean average precision of kNN"),
     )
     panels = [p for p in panels if any(row.get(p[0]) is not None for row in rows)]
     figure, axes = _figure(len(panels), (4.2 * len(panels), 3.4))
@@ -71,7 +72,7 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
 
     Args:
         features: `[n, d]`; normalized here, since cosine is what kNN compares.
-        labels: `[n]` whole numbers, or None.
+        labels: `[n]` whole numbers, or None; several for an image are not drawn.
         class_names: names that the labels index, or None.
         path: PNG to write.
         title: heading.
@@ -89,7 +90,7 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
     perplexity = min(30, (len(x) - 1) / 3)
     points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(x)
     figure, (ax,) = _figure(1, (6.4, 5.2))
-    if labels is None:
+    if labels is None or np.ndim(labels) == 2:
         ax.scatter(*points.T, s=6)
     else:
         labels = labels[chosen]

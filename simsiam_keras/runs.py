@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_keras import flagfile, locks
+from simsiam_keras.data import found
 from simsiam_keras.errors import reading, writing
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
@@ -217,6 +218,7 @@ def write_environment(run_dir, backend, devices, source):
             "name": source.name,
             "images": len(source),
             "fingerprint": source.fingerprint,
+            **found.as_json(source.found),
         },
     }
     write_json(Path(run_dir) / "environment.json", environment)

@@ -17,6 +17,7 @@ from simsiam_keras import (
     distribute,
     export,
     flagfile,
+    inputs,
     interrupts,
     monitors,
     plots,
@@ -62,8 +63,8 @@ def pretrain(parts, run_dir, console):
     batches = _first_batches(parts, clock.position)
     monitored = monitors.monitored(model, parts.copy)
     encode = monitors.encoder_of(monitored)
-    measure = functools.partial(monitors.knn_accuracy, encode, parts.recipe, probe)
-    accuracy = measure() if probe and not resumed else None
+    measure = functools.partial(monitors.knn_measure, encode, parts.recipe, probe)
+    measured = measure() if probe and not resumed else None
     with distribute.alone():
         pairs = parts.pairs()
     collapse = monitors.collapse_measures(monitored, pairs, parts.jit_compile)
@@ -87,7 +88,7 @@ def pretrain(parts, run_dir, console):
             writer = board.Board(events, say, clock.position.epoch + 1 if resumed else 0)
             stack.callback(writer.close)
             if not resumed:
-                rows += _begin(parts, run_dir, writer, accuracy, say)
+                rows += _begin(parts, run_dir, writer, measured, say)
             write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
             keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
             watches += [callbacks.Record(run_dir, writer, rows), keeper]
@@ -145,7 +146,7 @@ def _end_epoch(model, epoch, watches):
     every.on_epoch_end(epoch, logs)
 
 
-def _begin(parts, run_dir, board, knn_accuracy, say):
+def _begin(parts, run_dir, board, measured, say):
     """Writes what stands before the first epoch: flags, a picture of the views, kNN.
 
     Returns:
@@ -156,9 +157,9 @@ def _begin(parts, run_dir, board, knn_accuracy, say):
         grid = parts.preview(pairs=16)
     _draw(run_dir, "views", lambda path: plots.write_png(path, grid), say)
     board.image("augmented_pairs", grid)
-    if knn_accuracy is None:
+    if measured is None:
         return []
-    before = callbacks.row(0, 0, {"knn_accuracy": knn_accuracy})
+    before = callbacks.row(0, 0, measured)
     callbacks.record(run_dir, board, before)
     return [before]
 
@@ -180,14 +181,25 @@ def _finish(parts, run_dir, encode, rows, began, say):
         **{name: trained[-1][name] for name in diagnose.MEASURES},
         "knn_accuracy": trained[-1]["knn_accuracy"],
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
+        **_several(probe, rows),
         "knn": monitors.knn_protocol(probe) if probe else None,
         "parameters": sum(math.prod(v.shape) for v in parts.model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
         "peak_memory_mb": peak_memory and round(peak_memory / 2**20, 1),
         "wall_seconds": round(time.perf_counter() - began, 1),
     }
-    runs.write_json(run_dir / "result.json", result)
+    used = [source for source in (probe.bank, probe.queries) if source] if probe else []
+    without = inputs.without_row(used, say)
+    runs.write_json(run_dir / "result.json", {**result, "without_row": without})
     return {**result, "run_dir": str(run_dir)}
+
+
+def _several(probe, rows):
+    """What stands beside the accuracies, which are null, where an image has several labels."""
+    name = "mean_average_precision"
+    if probe is None or probe.bank.labels.ndim == 1:
+        return {}
+    return {name: rows[-1].get(name), f"{name}_random_init": rows[0].get(name)}
 
 
 def _draw_outcome(parts, run_dir, encode, rows, say):
@@ -197,9 +209,10 @@ def _draw_outcome(parts, run_dir, encode, rows, say):
     def embedding(path):
         probe = parts.probe
         shown = probe.queries or probe.bank if probe else parts.source
+        features = monitors.features(encode, parts.recipe, shown)
         plots.embedding_map(
-            monitors.features(encode, parts.recipe, shown),
-            shown.labels,
+            features,
+            None if shown.labels is None else shown.labels[shown.rows()],
             shown.class_names,
             path,
             f"features of {shown.name} after {parts.epochs} epochs (t-SNE)",

@@ -96,19 +96,19 @@ def _not_learning(run):
 
 
 def _knn_falls(run):
-    points = run.points("knn_accuracy")
+    points = run.knn()
     epoch, best = max(points, key=lambda point: point[1], default=(0, math.nan))
     return epoch if points and points[-1][1] < best - KNN_FALL else None
 
 
 def _no_gain(run):
-    points = run.points("knn_accuracy")
+    points = run.knn()
     compared = len(points) > 1 and points[0][0] == 0
     return 0 if compared and points[-1][1] <= points[0][1] else None
 
 
 def _knn_unknown(run):
-    return 0 if len(run.points("knn_accuracy")) < 2 else None
+    return 0 if len(run.knn()) < 2 else None
 
 
 def _always(run):
@@ -277,12 +277,12 @@ ADVICE = (
     ),
     Advice(
         ("healthy, kNN unknown",),
-        lambda run: not run.points("knn_accuracy"),
+        lambda run: not run.knn(),
         "Give a small labelled set with --probe_dataset, and kNN will say.",
     ),
     Advice(
         ("healthy, kNN unknown",),
-        lambda run: run.points("knn_accuracy"),
+        lambda run: run.knn(),
         "Wait for the next kNN: it is measured every {knn_every} epochs (--knn_every).",
     ),
     Advice(

@@ -41,7 +41,7 @@ LEVELS = [
         "targets",
     },
     {"evaluation"},
-    {"monitors", "views", "resident"},
+    {"monitors", "views", "resident", "inputs"},
     {"feeds"},
     {"build"},
     {"train"},

@@ -233,7 +233,10 @@ SMALL = {
 }
 LONG = ("--study=all", "--run_dir=saved_models/two")  # dozens of runs; two machines
 # The commands of the cards in flags/ are of the same kinds, and checked word by word above.
-RUN = [ROOT / f"{file}.md" for file in ("README", "docs/ablations", "docs/family", "docs/machines")]
+RUN = [
+    ROOT / f"{file}.md"
+    for file in ("README", "docs/ablations", "docs/data", "docs/family", "docs/machines")
+]
 
 
 def photographs(folder, count, seed):

@@ -147,7 +147,9 @@ def test_both_forms_of_the_encoder_give_the_same_embedding(run_dir, tmp_path):
     result = read_json(tmp_path / "encoder" / "result.json")
     assert result["features"] == [360, 32] and result["class_names"] == list("0123456789")
     names = {path.name for path in (tmp_path / "encoder").iterdir()} - {".lock"}
-    files = {"features.npy", "labels.npy"}
+    files = {"features.npy", "labels.npy", "files.txt"}
+    lines = (tmp_path / "encoder" / "files.txt").read_text().splitlines()
+    assert lines == [f"image {i}" for i in range(360)]
     assert names == files | {"result.json", "flags.cfg", "environment.json"}
 
 
@@ -356,7 +358,8 @@ def test_bad_input_gets_one_sentence(flags, code, word, photos, tmp_path, capfd)
     shutil.copy(photos / "0.jpg", folders["one"])
     for i in range(20):
         shutil.copy(photos / "1.jpg", folders["broken"] / f"{i}.jpg")
-    (folders["broken"] / "bad.jpg").write_text("no picture")
+    for name in ("bad.jpg", "worse.jpg"):  # one of so few would be left out
+        (folders["broken"] / name).write_text("no picture")
     flags = [flag.format(photos=photos, **folders) for flag in flags]
     assert pretrain(tmp_path / "run", *flags) == code
     error = capfd.readouterr().err

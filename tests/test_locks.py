@@ -124,11 +124,12 @@ def test_features_are_read_where_a_mapped_file_cannot_go(tmp_path, monkeypatch):
         pytest.skip("needs /proc to know what is mapped")
     monkeypatch.setattr(Path, "unlink", unlink)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype="uint8")
-    source = ArraySource("six", pixels, None)
+    source = ArraySource("six", pixels, np.arange(6) % 2)
     console = commands.Console(quiet=True)
     for _ in range(2):  # the same name is free again
-        found = commands._mapped_features(Encoder(), source, 4, tmp_path, console)
+        found, labels = commands._mapped_features(Encoder(), source, 4, tmp_path, console)
         np.testing.assert_array_equal(found, pixels.reshape(6, -1))
+        assert labels.tolist() == [0, 1] * 3
     assert list(tmp_path.iterdir()) == []
 
 

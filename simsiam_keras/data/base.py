@@ -8,6 +8,9 @@ import numpy as np
 from absl import logging
 
 from simsiam_keras.data import images as codec
+from simsiam_keras.data.found import Found
+
+IN_A_ROW = 10  # images that cannot be decoded, after which the disk is taken for lost
 
 
 class NoSuchSplit(ValueError):
@@ -31,24 +34,70 @@ class Source:
 
     Attributes:
         name: the data set as the user named it.
-        labels: int64 `[n]`, or None when there are none.
+        labels: int64 `[n]`, or 0 and 1 `[n, classes]` where an image has several, or None when
+            there are none.
         class_names: tuple of str, or None.
         image_shape: `(height, width, 3)`, or None when sizes vary.
         fingerprint: 16 hexadecimal digits that change when the data change.
+        names: list of n str, such as the files, or None.
+        missing: the error of each image that evaluation could not decode, by its number.
         lost: the error of `read` after which nothing more could be read, or None.
     """
 
     lost = None
 
-    def __init__(self, name, labels, class_names, image_shape, fingerprint):
+    def __init__(self, name, labels, class_names, image_shape, fingerprint, names=None, found=None):
         self.name = name
         self.labels = labels
         self.class_names = class_names
         self.image_shape = image_shape
         self.fingerprint = fingerprint
+        self.names = names
+        self.missing = {}
+        self._found = found or Found()
 
     def __len__(self):
         raise NotImplementedError
+
+    @property
+    def found(self):
+        """What was understood of the data, a `Found`."""
+        return self._found.of(self)
+
+    @found.setter
+    def found(self, found):
+        self._found = found
+
+    def miss(self, index, error):
+        """Notes that evaluation has no row of an image, and says so of the first ones."""
+        self.missing[index] = error
+        if len(self.missing) <= 5:
+            logging.warning("No row of features: %s: %s", self.name_of(index), error)
+
+    def name_of(self, index):
+        """What an image is called: its file, or its number."""
+        return f"image {index}" if self.names is None else self.names[index]
+
+    def rows(self):
+        """The numbers of the images that have a row of features, int64, once these are made."""
+        return np.setdiff1d(np.arange(len(self)), list(self.missing))
+
+    def lose(self, index):
+        """The error that ten images in a row from a number on cannot be decoded, also in `lost`."""
+        self.lost = ValueError(
+            f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
+            f"there. Received: first={self.name_of(index)}"
+        )
+        return self.lost
+
+    def decode(self, index, min_side=None):
+        """As `read`, but an image that cannot be decoded raises.
+
+        Args:
+            index: as in `read`.
+            min_side: as in `read`.
+        """
+        return self.read(index, min_side)
 
     def read(self, index, min_side=None):
         """Returns image `index` as uint8 `[height, width, 3]`; do not write into it.
@@ -66,14 +115,15 @@ class ArraySource(Source):
     Args:
         name: for people.
         images: uint8 `[n, height, width, 3]`.
-        labels: int64 `[n]` or None.
+        labels: int64 `[n]`, 0 and 1 `[n, classes]`, or None.
         class_names: tuple of str or None.
         fingerprint: default None, a digest of the images and labels.
+        **known: `names` and `found`, see `Source`.
     """
 
-    def __init__(self, name, images, labels=None, class_names=None, fingerprint=None):
+    def __init__(self, name, images, labels=None, class_names=None, fingerprint=None, **known):
         fingerprint = fingerprint or digest([images.shape, images, labels])
-        super().__init__(name, labels, class_names, images.shape[1:], fingerprint)
+        super().__init__(name, labels, class_names, images.shape[1:], fingerprint, **known)
         self.images = images
 
     def __len__(self):
@@ -89,17 +139,18 @@ class EncodedSource(Source):
     Args:
         name: for people.
         items: sequence of paths or of encoded bytes.
-        labels: int64 `[n]` or None.
+        labels: int64 `[n]`, 0 and 1 `[n, classes]`, or None.
         class_names: tuple of str or None.
         image_shape: `(height, width, 3)`, None when sizes vary.
         fingerprint: digest of the data.
+        **known: `names` and `found`, see `Source`.
 
     Attributes:
         failed: the numbers of the images that `read` had to replace.
     """
 
-    def __init__(self, name, items, labels, class_names, image_shape, fingerprint):
-        super().__init__(name, labels, class_names, image_shape, fingerprint)
+    def __init__(self, name, items, labels, class_names, image_shape, fingerprint, **known):
+        super().__init__(name, labels, class_names, image_shape, fingerprint, **known)
         self.items = items
         self.failed = set()
         self._lock = threading.Lock()
@@ -122,17 +173,19 @@ class EncodedSource(Source):
         Raises:
             ValueError: if ten images in a row cannot be decoded.
         """
-        for step in range(min(10, len(self))):
+        for step in range(min(IN_A_ROW, len(self))):
             candidate = (index + step) % len(self)
             try:
-                return codec.decode(self.items[candidate], min_side)
+                return self.decode(candidate, min_side)
             except Exception as error:  # Every decoder raises what it likes.
                 self._note(candidate, error)
-        self.lost = ValueError(
-            f"Ten images in a row cannot be decoded in {self.name}; check that the disk is still "
-            f"there. Received: first={label_of(self.items, index)}"
-        )
-        raise self.lost
+        raise self.lose(index)
+
+    def decode(self, index, min_side=None):
+        return codec.decode(self.items[index], min_side)
+
+    def name_of(self, index):
+        return super().name_of(index) if self.names else str(label_of(self.items, index))
 
     def _note(self, index, error):
         with self._lock:

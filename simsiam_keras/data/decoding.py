@@ -1,5 +1,7 @@
 """Many encoded images to a source: decoded once when that is possible, checked when not."""
 
+import collections
+import dataclasses
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +13,17 @@ from rich.progress import track
 
 from simsiam_keras.data import images as codec
 from simsiam_keras.data.base import ArraySource, EncodedSource, label_of
+from simsiam_keras.data.found import Found, spread
+from simsiam_keras.errors import sentence
 
 # 50,000 JPEGs of 32 x 32 take 150 MB decoded, the 100,000 of STL-10 at 96 x 96 take 2.8 GB.
 DECODED_BYTES = 4 * 2**30
 PROGRESS_FROM = 5_000  # images; below, a bar is gone before it can be read
 CHUNK = 256
+MODES_OF = 256  # images whose mode is looked at
 
 
-def from_encoded(name, items, labels, classes, fingerprint):
+def from_encoded(name, items, labels, classes, fingerprint, names=None, found=None):
     """Makes a source of encoded images, without those that cannot be decoded.
 
     They are decoded once when they have one size and fit into memory; otherwise their headers are
@@ -30,29 +35,50 @@ def from_encoded(name, items, labels, classes, fingerprint):
         labels: int64 `[n]` or None.
         classes: tuple of str or None.
         fingerprint: digest of the data.
+        names: list of n str or None, what the images are called.
+        found: a `Found` of what is known before; default None.
 
     Returns:
         An `ArraySource` or an `EncodedSource`.
 
     Raises:
-        ValueError: if more than 1 % of the images cannot be decoded.
+        ValueError: if more than 1 % of the images cannot be decoded, and more than one.
     """
     decoded = _decode_once(items)
     if decoded is None:
-        shapes = _parallel(codec.header_shape, items, "Checking")
-        good = _good(name, items, shapes)
-        kept = {shapes[g] for g in good}
-        shape = kept.pop() if len(kept) == 1 else None
+        results = _parallel(codec.header_shape, items, "Checking")
     else:
-        images, errors = decoded
-        good = _good(name, items, errors)
+        images, results = decoded
+    good, skipped, damaged = _good(name, items, results)
+    found = found or Found()
+    found = dataclasses.replace(
+        found,
+        skipped=found.skipped + _named(skipped, results, items, names),
+        damaged=found.damaged + _named(damaged, results, items, names),
+        sizes=() if decoded or not len(good) else spread(results[g] for g in good),
+        modes=_modes([items[g] for g in good[:: -(-len(good) // MODES_OF) or 1]]),
+    )
     if len(good) < len(items):
         labels = None if labels is None else labels[good]
+        names = names and [names[g] for g in good]
+    known = {"names": names, "found": found}
     if decoded is not None:
         images = images[good] if len(good) < len(items) else images
-        return ArraySource(name, images, labels, classes, fingerprint)
+        return ArraySource(name, images, labels, classes, fingerprint, **known)
+    kept = {results[g] for g in good}
+    shape = kept.pop() if len(kept) == 1 else None
     items = [items[g] for g in good]
-    return EncodedSource(name, items, labels, classes, shape, fingerprint)
+    return EncodedSource(name, items, labels, classes, shape, fingerprint, **known)
+
+
+def _named(numbers, results, items, names):
+    return tuple((names[i] if names else label_of(items, i), sentence(results[i])) for i in numbers)
+
+
+def _modes(items):
+    """`(mode, images)` of some images; of what has no mode, nothing."""
+    counts = collections.Counter(m for m in map(_try(codec.mode), items) if isinstance(m, str))
+    return tuple(counts.most_common())
 
 
 def _decode_once(items):
@@ -117,17 +143,36 @@ def _parallel(function, items, verb):
 
 
 def _good(name, items, results):
-    """Numbers of the images that are no exception; logs the others, refuses more than 1 %."""
+    """Sorts images by what came of them; logs what is left out, refuses much damage.
+
+    Of fewer than 200 images one may be damaged, of more 1 %. What is only not taken, an error with
+    `skipped`, is no damage.
+
+    Args:
+        name: of the data set.
+        items: list of n paths or encoded bytes.
+        results: list of n results, or exceptions.
+
+    Returns:
+        Numbers of the good ones, of those skipped, and of those damaged.
+
+    Raises:
+        ValueError: if more are damaged.
+    """
     bad = [i for i, result in enumerate(results) if isinstance(result, Exception)]
     if not bad:
-        return range(len(items))
-    first = "; ".join(f"{label_of(items, i)} ({results[i]})" for i in bad[:5])
-    text = f"{len(bad)} of {len(items)} images of {name} cannot be decoded: {first}"
-    text += f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-    if len(bad) > 0.01 * len(items):
-        raise ValueError(f"{text}. That is more than 1 %: remove or repair them.")
-    logging.warning("%s. They are left out.", text)
-    return np.setdiff1d(np.arange(len(items)), bad)
+        return range(len(items)), [], []
+    skipped = [i for i in bad if getattr(results[i], "skipped", False)]
+    damaged = sorted(set(bad) - set(skipped))
+    looked_at = len(items) - len(skipped)
+    if damaged:
+        first = "; ".join(f"{label_of(items, i)} ({results[i]})" for i in damaged[:5])
+        text = f"{len(damaged)} of {looked_at} images of {name} cannot be decoded: {first}"
+        text += f"; and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        if len(damaged) > max(1, 0.01 * looked_at):
+            raise ValueError(f"{text}. That is more than 1 %: remove or repair them.")
+        logging.warning("%s. They are left out.", text)
+    return np.setdiff1d(np.arange(len(items)), bad), skipped, damaged
 
 
 @functools.cache

@@ -69,6 +69,12 @@ def header_shape(item):
         return (height, width, 3)
 
 
+def mode(item):
+    """Pillow's mode of an image, such as `RGB` or `L`, read from the header only."""
+    with _open(item) as image:
+        return image.mode
+
+
 def to_rgb(image):
     """Converts a Pillow image of any mode to uint8 RGB, transparency over white.
 

@@ -1,12 +1,10 @@
 """From a source to batches: the order and the seeds are functions of (seed, epoch) alone."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from simsiam_keras.augment.recipe import LEAST_EVAL_CROP
-from simsiam_keras.data import images as codec
 from simsiam_keras.data.base import ArraySource
+from simsiam_keras.data.batches import decoded, read_batches
 from simsiam_keras.data.tfds import leave_accelerators_alone
 
 
@@ -213,7 +211,7 @@ def training_images(
         for epoch in range(first_epoch, epochs):
             rows = order(epoch).reshape(steps, k, batch_size // k)[:, i]
             rows = rows[first_step if epoch == first_epoch else 0 :]
-            batches = _read_batches(source, rows.ravel(), size, 1.0, batch_size // k, min_side=size)
+            batches = read_batches(source, rows.ravel(), size, 1.0, batch_size // k, min_side=size)
             for images, index in zip(batches, rows, strict=True):
                 batch = {"images": images}
                 if with_index:
@@ -238,10 +236,12 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
         batch_size: at least 1; default 256.
 
     Yields:
-        (uint8 `[m, size, size, 3]`, int64 `[m]` or None) with m = `batch_size`, less in the last.
+        (uint8 `[m, size, size, 3]`, labels `[m]` or None) with m = `batch_size`, less in the last.
+        An image that cannot be decoded is left out and in `source.missing`; `source.rows()` has
+        the numbers of the others.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or ten images in a row cannot be decoded.
     """
     for name, value in (("size", size), ("batch_size", batch_size)):
         if value < 1:
@@ -252,11 +252,8 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
         )
 
     def batches():
-        order, start = np.arange(len(source)), 0
-        for images in _read_batches(source, order, size, eval_crop, batch_size):
-            stop = start + len(images)
-            yield images, None if source.labels is None else source.labels[start:stop]
-            start = stop
+        for part, images in decoded(source, size, eval_crop, batch_size):
+            yield images, None if source.labels is None else source.labels[part]
 
     return batches()
 
@@ -273,31 +270,6 @@ def sample_images(source, count, seed=0):
         A list of uint8 `[height, width, 3]` arrays, no image twice.
     """
     return [source.read(i) for i in epoch_order(len(source), seed, 0)[:count].tolist()]
-
-
-def _read_batches(source, order, size, eval_crop, batch_size, min_side=None):
-    """Yields uint8 batches in the given order; decodes and resizes in threads, a batch ahead."""
-    in_memory = isinstance(source, ArraySource)
-    as_is = size is None or (eval_crop == 1 and source.image_shape == (size, size, 3))
-    starts = range(0, len(order), batch_size)
-    if in_memory and as_is:
-        for start in starts:
-            yield source.images[order[start : start + batch_size]]
-        return
-
-    def prepare(index):
-        image = source.read(index, min_side)
-        return image if as_is else codec.resize_and_crop(image, size, eval_crop)
-
-    with ThreadPoolExecutor() as pool:
-        ahead = []
-        for start in starts:
-            part = order[start : start + batch_size].tolist()
-            ahead.append([pool.submit(prepare, index) for index in part])
-            if len(ahead) == 2:
-                yield np.stack([future.result() for future in ahead.pop(0)])
-        for futures in ahead:
-            yield np.stack([future.result() for future in futures])
 
 
 def _min_side(views):

@@ -4,6 +4,7 @@ import numpy as np
 
 from simsiam_keras.data import pipeline
 from simsiam_keras.data.base import ArraySource
+from simsiam_keras.data.batches import read_batches
 
 
 def training_rows(
@@ -74,5 +75,5 @@ def all_images(source, size=None):
     if size is None and isinstance(source, ArraySource):
         return source.images
     order = np.arange(len(source))
-    read = pipeline._read_batches(source, order, size, 1.0, 256, min_side=size)
+    read = read_batches(source, order, size, 1.0, 256, min_side=size)
     return np.concatenate(list(read))

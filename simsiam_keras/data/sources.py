@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simsiam_keras.data import arrays, folders, tfds
+from simsiam_keras.data import arrays, folders, npz, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
 from simsiam_keras.data.subsets import few_labels, subset
 
@@ -18,20 +18,22 @@ __all__ = [
 ]
 
 
-def load(spec, data_dir=None, split="train"):
+def load(spec, data_dir=None, split="train", labels="", columns=""):
     """Opens a data set.
 
     - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
       one fixed stratified division; `all` is both.
     - `npz:PATH`: the arrays `<split>_images` and `<split>_labels`; for `train` and `all` also plain
       `images` and `labels`. Images are `[n, h, w]` or `[n, h, w, 1 | 3 | 4]`, uint8 or floats in
-      [0, 1]; labels are integers `[n]` and optional. An array `class_names` names the classes.
+      [0, 1]; labels are optional: integers or texts `[n]` or `[n, 1]`, or 0 and 1 `[n, classes]`.
+      An array `class_names` names the classes. Keras's `x_train` and `y_train` are known as well.
     - `folder:PATH`: images in `PATH/<split>`, or in PATH itself for `train` and `all` when it is
-      not divided. It is divided when it has a folder `train` that is alone, stands beside `test`,
-      `val` or `validation`, or has folders of its own. Images directly in the folder mean no
-      labels; otherwise its subfolders, sorted, are the classes, and deeper folders belong to the
-      class above them. A single subfolder is no class. Names that begin with a dot and other
-      files are ignored.
+      not divided; below folders that hold nothing but one folder of folders. It is divided when it
+      has a folder `train` that is alone, stands beside `test`, `val` or `validation`, or has
+      folders of its own; case, `training_set` and the like make no difference. Images directly in
+      the folder mean no labels; otherwise its subfolders, sorted, are the classes, and deeper
+      folders belong to the class above them. A single subfolder is no class, a folder for each
+      image are none. Hidden names, folders of systems and links to a folder above are left out.
     - anything else: a TensorFlow data set, e.g. `cifar10`, with TFDS's own split syntax; it is
       downloaded when `data_dir` does not hold it. Its image is the feature `image`, or the only
       image feature; labels are the feature `label`, if it has one.
@@ -44,32 +46,45 @@ def load(spec, data_dir=None, split="train"):
         spec: one of the above.
         data_dir: where TensorFlow data sets are prepared; default None, TFDS's own place.
         split: name of the part; default `"train"`.
+        labels: of a folder, a csv, tsv or json file that has them; default none.
+        columns: its columns of the file, the label and, maybe, the split, separated by commas;
+            default "", found by their usual names.
 
     Returns:
-        A `Source`.
+        A `Source`; its `found` says what was understood.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
         NoSuchSplit: a `ValueError`, if the data set has no such split.
         ValueError: if the data set does not exist, if more than 1 % of the images cannot be
-            decoded, if fewer than 2 images remain, or if they do not fit into memory.
+            decoded, and more than one, if fewer than 2 images remain, if they do not fit into
+            memory, or if the name of a split would become a class.
         ImportError: if scikit-learn or TensorFlow data sets are needed and missing.
     """
     kind, _, path = spec.partition(":")
+    if labels and kind != "folder":
+        raise ValueError(f"--labels goes with --dataset=folder:PATH. Received: dataset={spec}")
+    if columns and not labels:
+        raise ValueError(f"--labels_columns goes with --labels. Received: {columns}")
     if spec == "digits":
         source = arrays.load_digits(split)
     elif kind == "npz":
-        source = arrays.load_npz(spec, _path(spec, path), split)
+        source = npz.load(spec, _path(spec, path), split)
     elif kind == "folder":
-        source = folders.load(spec, _path(spec, path), split)
+        source = folders.load(spec, _path(spec, path), split, labels, columns)
     else:
         source = tfds.load(spec, data_dir, split)
     if len(source) < 2:
         raise ValueError(
             f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "
-            f"{len(source)} image(s)"
+            f"{len(source)} image(s)" + _left_out(source.found)
         )
     return source
+
+
+def _left_out(found):
+    left = [f"{name}: {why}" for name, why in (*found.damaged, *found.skipped)]
+    return f", without {len(left)} ({'; '.join(left[:3])})" if left else ""
 
 
 def splits(spec, data_dir=None):
@@ -90,7 +105,7 @@ def splits(spec, data_dir=None):
     if spec == "digits":
         return arrays.DIGITS_SPLITS
     if kind == "npz":
-        return arrays.npz_splits(_path(spec, path))
+        return npz.splits(_path(spec, path))
     if kind == "folder":
         return folders.splits(_path(spec, path))
     return tfds.splits(spec, data_dir)

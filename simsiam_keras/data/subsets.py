@@ -31,6 +31,8 @@ def subset(source, indices, name):
         "labels": labels,
         "class_names": source.class_names,
         "fingerprint": digest([source.fingerprint, indices]),
+        "names": source.names and [source.names[i] for i in indices.tolist()],
+        "found": source.found.noting(f"{len(indices):,} of its {len(source):,} images are taken"),
     }
     if isinstance(source, ArraySource):
         return ArraySource(name, source.images[indices], **known)
@@ -58,6 +60,10 @@ def few_labels(source, per_class, seed=0):
         raise ValueError(f"`per_class` must be >= 1. Received: per_class={per_class}")
     if source.labels is None:
         raise ValueError(f"The source must have labels. Received: {source.name}, without labels")
+    if np.ndim(source.labels) != 1:
+        raise ValueError(
+            f"The source must have one label for each image. Received: {source.name}, with several"
+        )
     random = np.random.default_rng(seed)
     kept = [
         random.permutation(np.flatnonzero(source.labels == c))[:per_class]

@@ -8,6 +8,7 @@ from absl import logging
 
 from simsiam_keras.data.base import NoSuchSplit, digest
 from simsiam_keras.data.decoding import CHUNK, from_encoded, memory_bytes
+from simsiam_keras.data.found import Found
 
 
 def load(name, data_dir, split):
@@ -59,7 +60,9 @@ def load(name, data_dir, split):
     labels = np.concatenate(labels).astype(np.int64) if labels else np.zeros(0, np.int64)
     labelled = len(labels) and labels.min() >= 0  # TFDS writes -1 where a test set hides its labels
     classes = tuple(builder.info.features[label].names) if labelled else None
-    return from_encoded(name, items, labels if labelled else None, classes, digest(items))
+    known = Found(name, split, tuple(builder.info.splits))
+    labels = labels if labelled else None
+    return from_encoded(name, items, labels, classes, digest(items), found=known)
 
 
 def splits(name, data_dir):

@@ -3,6 +3,7 @@
 from simsiam_keras.evaluation.features import features, features_to_file
 from simsiam_keras.evaluation.knn import effective_k, knn_accuracy, knn_predict, nearest_neighbours
 from simsiam_keras.evaluation.linear import LinearProbe, linear_probe
+from simsiam_keras.evaluation.precision import mean_average_precision
 from simsiam_keras.evaluation.verification import (
     best_threshold,
     pair_similarity,
@@ -20,6 +21,7 @@ __all__ = [
     "knn_accuracy",
     "knn_predict",
     "linear_probe",
+    "mean_average_precision",
     "nearest_neighbours",
     "pair_similarity",
     "roc_auc",

@@ -28,21 +28,26 @@ def check_features(features, name):
             )
 
 
-def check_labels(labels, features, name):
-    """Checks that there is one label for each feature vector.
+def check_labels(labels, features, name, several=False):
+    """Checks that there is one label for each feature vector, or one row of several.
 
     Args:
-        labels: array `[n]`.
+        labels: array `[n]`, or 0 and 1 `[n, classes]`.
         features: array `[n, d]`.
         name: the argument's name, for the error.
+        several: whether a matrix is taken as well; default False.
 
     Returns:
-        The labels as a NumPy array `[n]`.
+        The labels as a NumPy array.
 
     Raises:
-        ValueError: if the labels are not a vector of the features' length.
+        ValueError: if the labels are not of the features' length, or a matrix has other values.
     """
     labels = np.asarray(labels)
+    if several and labels.ndim == 2 and len(labels) == len(features):
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"`{name}` must be 0 and 1 where an image has several labels")
+        return labels
     if labels.shape != (len(features),):
         raise ValueError(
             f"`{name}` must hold one label for each of the {len(features)} feature vectors. "

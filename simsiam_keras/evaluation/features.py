@@ -18,10 +18,11 @@ def features(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None)
         on_batch: called with the number of images done after each batch.
 
     Returns:
-        Features, a float32 NumPy array `[n, d]`.
+        Features, a float32 NumPy array `[n, d]`: a row for each image of `source.rows()`, which
+        lacks those that cannot be decoded.
 
     Raises:
-        ValueError: if the features of an image are NaN or infinite.
+        ValueError: if the features of an image are NaN or infinite, or no image can be decoded.
     """
     first = 0
     for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
@@ -29,7 +30,7 @@ def features(encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None)
             found = np.empty((len(source), rows.shape[1]), "float32")
         found[first : first + len(rows)] = rows
         first += len(rows)
-    return found
+    return found[:first]
 
 
 def features_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, on_batch=None):
@@ -56,11 +57,18 @@ def features_to_file(path, encode, source, size, eval_crop=1.0, batch_size=256, 
     with runs.atomic_file(path) as file:
         for rows in _batches(encode, source, size, eval_crop, batch_size, on_batch):
             if file.tell() == 0:
-                header = np.lib.format.header_data_from_array_1_0(rows)
-                header["shape"] = (len(source), rows.shape[1])
-                np.lib.format.write_array_header_1_0(file, header)
+                _write_header(file, rows, len(source))
             file.write(rows)
+        if len(source.rows()) < len(source):  # which is known at the end; headers are of one length
+            file.seek(0)
+            _write_header(file, rows, len(source.rows()))
     return np.load(path, mmap_mode="r")
+
+
+def _write_header(file, rows, n):
+    header = np.lib.format.header_data_from_array_1_0(rows)
+    header["shape"] = (n, rows.shape[1])
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _batches(encode, source, size, eval_crop, batch_size, on_batch):

@@ -5,6 +5,70 @@ from keras import ops
 
 from simsiam_keras.evaluation.blocks import blocks
 from simsiam_keras.evaluation.checks import check_features, check_labels
+from simsiam_keras.evaluation.precision import mean_average_precision
+
+
+def knn_measure(bank, bank_labels, queries, query_labels, k=200, temperature=0.1):
+    """What weighted nearest neighbours are measured by: accuracy, or of several labels the mAP.
+
+    Args:
+        bank: as in `knn_accuracy`.
+        bank_labels: array `[n]`, or 0 and 1 `[n, classes]`.
+        queries: as in `knn_accuracy`.
+        query_labels: likewise, of the queries.
+        k: as in `knn_accuracy`.
+        temperature: as in `knn_accuracy`.
+
+    Returns:
+        `{"knn_accuracy": float}` or `{"mean_average_precision": float}`.
+
+    Raises:
+        ValueError: as in `knn_accuracy`, and if no query has one of several labels.
+    """
+    if np.ndim(bank_labels) == 1:
+        arguments = (bank, bank_labels, queries, query_labels, k, temperature)
+        return {"knn_accuracy": knn_accuracy(*arguments)}
+    votes = knn_votes(bank, bank_labels, queries, k, temperature)
+    query_labels = check_labels(query_labels, queries, "query_labels", several=True)
+    return {"mean_average_precision": mean_average_precision(query_labels, votes)}
+
+
+def knn_votes(bank, bank_labels, queries, k=200, temperature=0.1, query_chunk=1024):
+    """The share of its nearest neighbours' weight that has each of several labels.
+
+    `votes_c = sum_{i in N_k} y_ic w_i / sum_{i in N_k} w_i` with `w_i = exp(s_i / tau)`, as in
+    `knn_predict`; in [0, 1], and so to be compared between queries.
+
+    Args:
+        bank: as in `knn_predict`.
+        bank_labels: 0 and 1, `[n, classes]`.
+        queries: as in `knn_predict`.
+        k: as in `knn_predict`.
+        temperature: as in `knn_predict`.
+        query_chunk: queries compared at a time. Defaults to 1024.
+
+    Returns:
+        float64 `[m, classes]`.
+
+    Raises:
+        ValueError: as in `knn_predict`.
+
+    Example:
+        >>> bank = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> knn_votes(bank, [[1, 1, 0], [0, 1, 0]], [[1.0, 1.0]]).tolist()
+        [[0.5, 1.0, 0.0]]
+    """
+    _check_temperature(temperature)
+    bank_labels = check_labels(bank_labels, bank, "bank_labels", several=True)
+    similarity, index = nearest_neighbours(bank, queries, k, query_chunk)
+    votes = np.empty((len(similarity), bank_labels.shape[1]))
+    for start in range(0, len(similarity), query_chunk):
+        rows = slice(start, start + query_chunk)
+        s = similarity[rows].astype("float64")
+        weight = np.exp((s - s[:, :1]) / temperature)
+        weight /= weight.sum(axis=1, keepdims=True)
+        votes[rows] = np.einsum("mk,mkc->mc", weight, bank_labels[index[rows]])
+    return votes
 
 
 def knn_accuracy(
@@ -80,8 +144,7 @@ def knn_predict(
     Reference:
         Wu et al. 2018, section 3.4, https://arxiv.org/abs/1805.01978
     """
-    if not temperature > 0:
-        raise ValueError(f"`temperature` must be > 0. Received: temperature={temperature}")
+    _check_temperature(temperature)
     bank_labels = check_labels(bank_labels, bank, "bank_labels")
     similarity, index = nearest_neighbours(bank, queries, k, query_chunk, bank_chunk)
     classes, bank_class = np.unique(bank_labels, return_inverse=True)
@@ -165,6 +228,11 @@ def effective_k(k, bank_size):
     if k < 1:
         raise ValueError(f"`k` must be >= 1. Received: k={k}")
     return min(k, bank_size)
+
+
+def _check_temperature(temperature):
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be > 0. Received: temperature={temperature}")
 
 
 def _unit(x):

@@ -10,6 +10,7 @@ from rich.progress import track
 
 from simsiam_keras import devices
 from simsiam_keras.evaluation.checks import check_features, check_labels
+from simsiam_keras.evaluation.precision import mean_average_precision, strata
 from simsiam_keras.optimizers import lars_update
 
 # Half decades that hold the rates in use with room on both sides: SGD's .1 for small images and
@@ -26,22 +27,25 @@ class LinearProbe:
     """A linear classifier, `classes[argmax(features @ weights + bias)]`, and how it was found.
 
     Attributes:
-        linear_accuracy: accuracy on the test part, in [0, 1].
+        linear_accuracy: accuracy on the test part, in [0, 1]; None where images have several
+            labels.
         learning_rate: the chosen rate, for a batch of 256.
         learning_rates: the rates tried, ascending.
-        validation_accuracies: the accuracy of each rate on the held-out part.
+        validation_accuracies: the accuracy of each rate on the held-out part; of several labels
+            the mean average precision.
         at_grid_edge: whether the chosen rate is the first or last of several; a wider grid
             may then do better.
         weights: array `[d, classes]`.
         bias: array `[classes]`.
-        classes: the training labels' values, ascending.
+        classes: the training labels' values, ascending; of several labels their numbers.
         optimizer: "sgd" or "lars".
         epochs: passes over the training part.
         batch_size: as used, at most the number of training vectors.
         protocol: all of this in a sentence.
+        mean_average_precision: on the test part, where images have several labels, else None.
     """
 
-    linear_accuracy: float
+    linear_accuracy: float | None
     learning_rate: float
     learning_rates: tuple
     validation_accuracies: tuple
@@ -53,6 +57,7 @@ class LinearProbe:
     epochs: int
     batch_size: int
     protocol: str
+    mean_average_precision: float | None = None
 
 
 def linear_probe(
@@ -71,6 +76,9 @@ def linear_probe(
 ):
     """Trains softmax regression on frozen features and measures it on the test part.
 
+    Where images have several labels, it is a logistic regression of each, `sigmoid(w x + b)` with
+    binary cross-entropy, measured by `mean_average_precision` in the place of accuracy.
+
     Every learning rate is tried on the same batches, without the held-out part of the training
     data; the rate of the best held-out accuracy (of equal ones, the middle) then trains a
     classifier on all of the training data, and the test labels are used once, to measure it. The
@@ -80,9 +88,9 @@ def linear_probe(
 
     Args:
         train_features: array or memory map `[n, d]`.
-        train_labels: array `[n]` of at least two classes; any values.
+        train_labels: array `[n]` of at least two classes; any values. Or 0 and 1 `[n, classes]`.
         test_features: array or memory map `[m, d]`, m >= 1.
-        test_labels: array `[m]`, of classes that `train_labels` holds.
+        test_labels: array `[m]`, of classes that `train_labels` holds. Or 0 and 1 `[m, classes]`.
         optimizer: "sgd" or "lars". Defaults to "sgd".
         learning_rates: rates > 0 for a batch of 256. Defaults to `LEARNING_RATES`.
         batch_size: >= 1. Defaults to 256 for "sgd", 4096 for "lars"; at most n.
@@ -123,8 +131,10 @@ def linear_probe(
             f"Received: batch_size={batch_size}, epochs={epochs}"
         )
     train_features, test_features = np.asarray(train_features), np.asarray(test_features)
-    classes, train_classes = _classes(train_features, train_labels, test_features, test_labels)
-    fit, held_out = held_out_split(train_classes, validation_fraction, seed)
+    classes, train_classes, test_classes = _classes(
+        train_features, train_labels, test_features, test_labels
+    )
+    fit, held_out = held_out_split(strata(train_classes), validation_fraction, seed)
 
     options = dict(optimizer=optimizer, batch_size=batch_size, epochs=epochs, seed=seed)
     sweep = train_heads(
@@ -142,11 +152,12 @@ def linear_probe(
         progress=progress and "final",
         **options,
     )
-    test_classes = np.searchsorted(classes, test_labels)
     accuracy = _accuracies(test_features, test_classes, np.arange(len(test_classes)), kernel, bias)
+    accuracy, several = float(accuracy[0]), train_classes.ndim == 2
     batch_size = min(batch_size, len(everything))
     return LinearProbe(
-        linear_accuracy=float(accuracy[0]),
+        linear_accuracy=None if several else accuracy,
+        mean_average_precision=accuracy if several else None,
         learning_rate=rates[best],
         learning_rates=rates,
         validation_accuracies=tuple(float(a) for a in accuracies),
@@ -158,11 +169,13 @@ def linear_probe(
         epochs=epochs,
         batch_size=batch_size,
         protocol=(
-            f"Softmax regression on frozen, cached features: {optimizer.upper()}, momentum 0.9, "
+            f"{'Logistic regression of each label' if several else 'Softmax regression'} on "
+            f"frozen, cached features: {optimizer.upper()}, momentum 0.9, "
             f"no weight decay, batch {batch_size}, {epochs} epochs, cosine decay; learning rate "
             f"{rates[best]:g} x batch/256, the best of {len(rates)} on {len(held_out)} held-out "
-            f"training vectors; retrained on all {len(everything)}; test accuracy after the last "
-            f"epoch on {len(test_classes)} vectors; seed {seed}."
+            f"training vectors; retrained on all {len(everything)}; test "
+            f"{'mean average precision' if several else 'accuracy'} after the last epoch on "
+            f"{len(test_classes)} vectors; seed {seed}."
         ),
     )
 
@@ -170,16 +183,17 @@ def linear_probe(
 def train_heads(
     features, classes, rows, rates, *, optimizer, batch_size, epochs, seed, progress=False
 ):
-    """Trains one softmax regression for each learning rate, on the same batches.
+    """Trains one softmax or logistic regression for each learning rate, on the same batches.
 
     `v <- mu v + u`, `w <- w - rate * batch/256 * cos_t * v`, u the gradient (SGD) or its
-    `lars_update`. The gradient of the cross-entropy is in closed form: `x^T (softmax - y) / n`.
+    `lars_update`. The gradient of the cross-entropy is in closed form: `x^T (softmax - y) / n`, of
+    several labels with the sigmoid in the softmax's place, their losses being summed.
     Heads start alike, from normal(0, 0.01) weights and zero biases as the authors' do, and never
     touch each other.
 
     Args:
         features: array or memory map `[n, d]`.
-        classes: integer array `[n]`, in 0 .. max.
+        classes: integer array `[n]`, in 0 .. max, or 0 and 1 `[n, classes]`.
         rows: integer array of the rows to train on.
         rates: learning rates `[heads]`, for a batch of 256.
         optimizer: "sgd" or "lars"; LARS scales weights and biases, as the authors' code does.
@@ -194,7 +208,8 @@ def train_heads(
     batch_size = min(batch_size, len(rows))
     steps_per_epoch = -(-len(rows) // batch_size)
     rates = np.reshape(rates, (-1, 1)).astype("float32") * batch_size / 256
-    shape = (features.shape[1], 1, classes.max() + 1)
+    several = classes.ndim == 2
+    shape = (features.shape[1], 1, classes.shape[1] if several else classes.max() + 1)
     initial = np.random.default_rng(seed).normal(0, 0.01, shape)
     initial = initial.astype("float32").repeat(len(rates), axis=1)
     weights = [ops.convert_to_tensor(initial), ops.zeros(initial.shape[1:])]
@@ -224,8 +239,12 @@ def _step(optimizer, x, y, rate, weights, momentums):
 
 
 def _gradients(x, y, kernel, bias):
-    y = ops.expand_dims(ops.one_hot(y, bias.shape[-1]), 1)
-    error = (ops.softmax(ops.tensordot(x, kernel, 1) + bias) - y) / ops.shape(x)[0]
+    logits = ops.tensordot(x, kernel, 1) + bias
+    if len(y.shape) == 2:
+        error = ops.sigmoid(logits) - ops.cast(y, "float32")[:, None]
+    else:
+        error = ops.softmax(logits) - ops.one_hot(y, bias.shape[-1])[:, None]
+    error = error / ops.cast(ops.shape(x)[0], "float32")
     return ops.tensordot(ops.transpose(x), error, 1), ops.sum(error, 0)
 
 
@@ -266,13 +285,21 @@ def held_out_split(classes, fraction, seed):
 def _classes(train_features, train_labels, test_features, test_labels):
     check_features(train_features, "train_features")
     check_features(test_features, "test_features")
-    train_labels = check_labels(train_labels, train_features, "train_labels")
-    test_labels = check_labels(test_labels, test_features, "test_labels")
+    train_labels = check_labels(train_labels, train_features, "train_labels", several=True)
+    several = train_labels.ndim == 2
+    test_labels = check_labels(test_labels, test_features, "test_labels", several)
     if train_features.shape[1] != test_features.shape[1]:
         raise ValueError(
             "`test_features` must be as wide as `train_features`. "
             f"Received: {test_features.shape[1]} and {train_features.shape[1]}"
         )
+    if several:
+        if test_labels.shape[1:] != train_labels.shape[1:]:
+            raise ValueError(
+                "`test_labels` must have as many labels for an image as `train_labels`. Received: "
+                f"shape={test_labels.shape} and {train_labels.shape}"
+            )
+        return np.arange(train_labels.shape[1]), train_labels, test_labels
     classes, train_classes = np.unique(train_labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -285,15 +312,26 @@ def _classes(train_features, train_labels, test_features, test_labels):
             "`train_labels` must hold every class of `test_labels`: fewer classes than expected. "
             f"Received: train_labels without {missing[:10].tolist()}"
         )
-    return classes, train_classes
+    return classes, train_classes, np.searchsorted(classes, test_labels)
 
 
 def _accuracies(features, classes, rows, kernel, bias):
+    """The accuracy of each head, or of several labels its mean average precision."""
+    if classes.ndim == 2:
+        logits = np.concatenate(list(_logits(features, rows, kernel, bias)))
+        heads = logits.swapaxes(0, 1)
+        return np.array([mean_average_precision(classes[rows], head) for head in heads])
     right = np.zeros(len(bias))
+    for start, logits in enumerate(_logits(features, rows, kernel, bias)):
+        piece = rows[start * _EVALUATION_ROWS :][: len(logits)]
+        right += (logits.argmax(-1) == classes[piece][:, None]).sum(0)
+    return right / len(rows)
+
+
+def _logits(features, rows, kernel, bias):
+    """Yields `[rows, heads, classes]` of some rows at a time."""
     kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
     for start in range(0, len(rows), _EVALUATION_ROWS):
         piece = rows[start : start + _EVALUATION_ROWS]
         x = ops.convert_to_tensor(np.asarray(features[piece], "float32"))
-        predicted = ops.argmax(ops.tensordot(x, kernel, 1) + bias, -1)
-        right += (ops.convert_to_numpy(predicted) == classes[piece][:, None]).sum(0)
-    return right / len(rows)
+        yield ops.convert_to_numpy(ops.tensordot(x, kernel, 1) + bias)

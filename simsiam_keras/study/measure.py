@@ -90,6 +90,8 @@ def probe_config(cfg):
         encoder=str(run_dir / "encoder.keras"),
         run_dir=str(run_dir / "linear_probe_sgd"),
         dataset=cfg.probe_dataset or cfg.dataset,
+        labels="" if cfg.probe_dataset else cfg.labels,
+        labels_columns="" if cfg.probe_dataset else cfg.labels_columns,
         data_dir=cfg.data_dir,
         split=cfg.probe_split,
         test_split=cfg.probe_test_split,

@@ -24,7 +24,7 @@ class OnTheFly(base.EncodedSource):
         super().__init__("various", list(range(len(labels))), labels, None, None, "0")
         self.asked = set()
 
-    def read(self, index, min_side=None):
+    def decode(self, index, min_side=None):
         self.asked.add(min_side)
         time.sleep((index * 7 % 5) / 1000)
         return np.full((6 + index % 3, 8, 3), index, np.uint8)

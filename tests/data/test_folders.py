@@ -84,7 +84,8 @@ def test_an_undivided_folder_has_no_test_split(tmp_path):
 )
 def test_which_folders_are_splits(tmp_path, names, expected):
     for name in names:
-        (tmp_path / name).mkdir(parents=True)
+        fill(tmp_path / name, 1)
+    (tmp_path / "nothing" / "here").mkdir(parents=True)  # no split: it holds no image
     assert folders.splits(tmp_path) == expected
 
 
@@ -196,7 +197,34 @@ def test_a_lost_disk_is_an_error(tmp_path):
 
 
 def test_a_broken_link_is_counted_as_damaged(tmp_path):
-    fill(tmp_path, 2)
+    fill(tmp_path, 3)
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(ValueError, match="1 of 3 images.*link.png"):
+    source = sources.load(f"folder:{tmp_path}")
+    assert len(source) == 3 and [name for name, _ in source.found.damaged] == ["link.png"]
+    (tmp_path / "other.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match="2 of 5 images.*link.png"):
+        sources.load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("n, most", [(2, 1), (99, 1), (100, 1), (199, 1), (200, 2), (350, 3)])
+def test_how_many_may_be_damaged(n, most):
+    def good(damaged, skipped=0):
+        class Skipped(ValueError):
+            skipped = True
+
+        results = [ValueError("cut off")] * damaged + [Skipped("too thin")] * skipped
+        results += [(4, 6, 3)] * (n + skipped - len(results))
+        return decoding._good("some", [b""] * len(results), results)
+
+    numbers, left_out, damaged = good(most, skipped=n)
+    assert list(numbers) == list(range(most + n, 2 * n))  # what is skipped is no damage
+    assert damaged == list(range(most)) and left_out == list(range(most, most + n))
+    with pytest.raises(ValueError, match=f"{most + 1} of {n} images"):
+        good(most + 1)
+
+
+def test_what_is_left_out_is_named_where_too_little_is_left(tmp_path):
+    fill(tmp_path, 1)
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(ValueError, match=r"1 image\(s\), without 1 \(text.jpg: .*"):
         sources.load(f"folder:{tmp_path}")

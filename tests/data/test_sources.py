@@ -1,13 +1,14 @@
 """Sources of arrays: digits and npz files, and what is refused."""
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from simsiam_keras.data import sources
+from simsiam_keras.data import npz, sources
 from tests.conftest import ROOT
 from tests.data.pictures import fill
 
@@ -107,18 +108,97 @@ def test_npz_fingerprint_follows_images_and_labels(tmp_path):
         ({"images": GREY.astype(np.int64)}, "must be uint8.*dtype=int64"),
         ({"images": GREY.astype(np.float32)}, r"within \[0, 1\].*0.0 to 23.0"),
         ({"images": np.full((2, 1, 1), np.nan)}, r"within \[0, 1\].*nan"),
-        ({"images": GREY, "labels": np.arange(3)}, r"`labels` must be integers.*shape=\(3,\)"),
-        ({"images": GREY, "labels": np.array([0.0, 1])}, "`labels` must be integers.*float64"),
-        ({"images": GREY, "labels": np.array([-1, 0])}, "`labels` must be >= 0.*minimum=-1"),
-        (
-            {"images": GREY, "labels": np.array([0, 2]), "class_names": np.array(["a", "b"])},
-            "`class_names` must name every label.*2 names, largest label=2",
-        ),
     ],
 )
 def test_npz_refusals(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message):
         sources.load(write_npz(tmp_path / "a.npz", **arrays))
+
+
+NONE = [
+    (np.arange(3), r"`labels` must hold one label for each of the 2 images.*shape=\(3,\)"),
+    (np.array([0.0, 1]), "`labels` must be integers or texts.*float64"),
+    (np.array([-1, 0]), "`labels` must be >= 0. Received: -1 to 0"),
+    (np.array([0, 2**64 - 1], np.uint64), "`labels` must be >= 0.*0 to 18446744073709551615"),
+    (np.array([["a"], [{}]], object), r"saved as objects; save it with `.astype\(str\)`"),
+    (np.array([[0, 1], [2, 0]]), "0 and 1 where an image has several labels"),
+    (np.zeros((2, 2, 2)), r"one label for each of the 2 images.*shape=\(2, 2, 2\)"),
+]
+
+
+@pytest.mark.parametrize("labels, why", NONE)
+def test_labels_that_cannot_be_used_are_none_and_said_to_be(tmp_path, labels, why):
+    source = sources.load(write_npz(tmp_path / "a.npz", images=GREY, labels=labels))
+    assert source.labels is None and len(source) == 2
+    assert re.search(why, source.found.unlabelled) and "\n" not in source.found.unlabelled
+
+
+LABELLED = [
+    (np.array([[3], [1]], np.uint8), None, [3, 1], None, ("1", "3")),
+    (np.array([True, False]), None, [1, 0], None, ("0", "1")),
+    (np.array(["dog", "cat"]), None, [1, 0], ("cat", "dog"), ("cat", "dog")),
+    (np.array([["dog"], ["cat"]]), None, [1, 0], ("cat", "dog"), ("cat", "dog")),
+    (np.array([b"dog", "c\xe4t".encode()]), None, [1, 0], ("c\xe4t", "dog"), ("c\xe4t", "dog")),
+    (
+        np.array(["dog", "cat"]),
+        ["dog", "cow", "cat"],
+        [0, 2],
+        ("dog", "cow", "cat"),
+        ("dog", "cat"),
+    ),
+    (np.array(["dog", "cat"]), ["dog"], [1, 0], ("cat", "dog"), ("cat", "dog")),
+    (np.array([1, 0]), [b"dog", b"cat"], [1, 0], ("dog", "cat"), ("dog", "cat")),
+    (np.array([1, 2]), ["dog", "cat"], [1, 2], None, ("1", "2")),  # a name is lacking
+    (np.array([0, 1]), np.array(["a", None]), [0, 1], None, ("0", "1")),  # objects
+    (np.array([[0, 1], [1, 0]]), ["a", "b"], [1, 0], ("a", "b"), ("a", "b")),  # one of each row
+    (np.array([[0, 1], [1, 1]]), ["a", "b"], [[0, 1], [1, 1]], ("a", "b"), ("a", "b")),
+    (np.zeros((2, 14)), None, [[0] * 14] * 2, None, tuple(map(str, range(14)))),
+]
+
+
+@pytest.mark.parametrize("labels, names, numbers, classes, told", LABELLED)
+def test_labels_of_npz(tmp_path, labels, names, numbers, classes, told):
+    arrays = {"images": GREY, "labels": labels}
+    arrays.update({} if names is None else {"class_names": np.array(names)})
+    source = sources.load(write_npz(tmp_path / "a.npz", **arrays))
+    assert source.labels.tolist() == numbers and source.labels.dtype == np.int64
+    assert source.class_names == classes and source.found.unlabelled == ""
+    assert tuple(name for name, _ in source.found.classes) == told
+
+
+def test_splits_of_npz_share_the_numbers_of_texts(tmp_path):
+    texts = {"train_labels": np.array(["b", "c"]), "test_labels": np.array(["c", "a"])}
+    spec = write_npz(tmp_path / "a.npz", train_images=GREY, test_images=GREY, **texts)
+    assert sources.load(spec).labels.tolist() == [1, 2]
+    test = sources.load(spec, split="test")
+    assert test.labels.tolist() == [2, 0] and test.class_names == ("a", "b", "c")
+
+
+def test_names_of_medmnist_and_of_keras(tmp_path):
+    label = np.array([[1], [0]], np.uint8)
+    medical = {f"{s}_{w}": GREY if w == "images" else label
+               for s in ("train", "val", "test") for w in ("images", "labels")}  # fmt: skip
+    spec = write_npz(tmp_path / "pneumoniamnist.npz", **medical)
+    for split in ("train", "val", "validation", "test"):
+        source = sources.load(spec, split=split)
+        assert source.labels.tolist() == [1, 0] and source.found.modes == (("grey", 2),)
+    spec = write_npz(
+        tmp_path / "mnist.npz", x_train=GREY, y_train=[3, 4], x_test=GREY, y_test=[1, 1]
+    )
+    assert sources.splits(spec) == ("train", "test")
+    assert sources.load(spec, split="test").labels.tolist() == [1, 1]
+
+
+def test_npz_that_does_not_fit_is_refused_from_its_header(tmp_path, monkeypatch):
+    spec = write_npz(tmp_path / "a.npz", images=np.zeros((1000, 10, 10), np.uint8))
+    read = []
+    monkeypatch.setattr(npz._Archive, "array", lambda *_: read.append(1))
+    monkeypatch.setattr(
+        npz, "memory_bytes", lambda: 2 * (100_000 + 300_000) - 1
+    )  # as it is, as RGB
+    with pytest.raises(ValueError, match=r"`images` of .*a.npz must fit into half of the memory"):
+        sources.load(spec)
+    assert not read
 
 
 def test_npz_that_is_none(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_keras.data import base, pipeline, sources
+from simsiam_keras.data import base, batches, pipeline, sources
 from tests.conftest import ROOT
 from tests.data.numbered import (
     BATCH,
@@ -83,7 +83,7 @@ def test_reading_less_costs_no_detail(photographs, size):
     order = pipeline.epoch_order(16, 0, 0)
     ((whole, _),) = pipeline.evaluation_batches(photographs, size)
     ((images,),) = pipeline.training_images(photographs, 16, size)
-    (too_small,) = pipeline._read_batches(photographs, order, size, 1.0, 16, min_side=size // 4)
+    (too_small,) = batches.read_batches(photographs, order, size, 1.0, 16, min_side=size // 4)
     assert detail(images) > 0.9 * detail(whole)
     assert detail(too_small) < 0.6 * detail(whole)
 

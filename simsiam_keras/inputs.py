@@ -1,0 +1,154 @@
+"""The images that flags name, what is said of them, and what of them is classified."""
+
+import functools
+
+from simsiam_keras import monitors
+from simsiam_keras.data import found, sources, subsets
+from simsiam_keras.errors import sentence
+
+TEST = "test"  # the split that is classified where nobody says
+
+
+def images_of(cfg, split):
+    """The images that the flags of any command name, of one of their splits.
+
+    Args:
+        cfg: a configuration with the flags of `options.Images`.
+        split: name of the part.
+
+    Returns:
+        A `data.Source`.
+    """
+    return sources.load(cfg.dataset, cfg.data_dir or None, split, cfg.labels, cfg.labels_columns)
+
+
+def tell(source, say):
+    """Says what was understood of a data set, in a few lines."""
+    for line in found.lines(source.found):
+        say(sentence(line) if not line.startswith(" ") else f"  {sentence(line)}")
+
+
+def probe(cfg, images, say):
+    """The labelled images of the kNN monitor, or None without labels."""
+    if cfg.probe_dataset == "none":
+        return None
+    name = cfg.probe_dataset or cfg.dataset
+    same = name == cfg.dataset and cfg.probe_split == cfg.split
+
+    def load(split):
+        own = name == cfg.dataset
+        return images_of(cfg, split) if own else sources.load(name, cfg.data_dir or None, split)
+
+    bank = images if same else load(cfg.probe_split)
+    if bank.labels is None and cfg.probe_dataset:
+        raise ValueError(f"--probe_dataset must be labelled; {name} has no labels{why(bank)}")
+    if bank.labels is None:
+        say(
+            f"No labels: kNN is skipped{why(bank)}. To watch it, give a labelled set with "
+            "--probe_dataset."
+        )
+        return None
+    if not same:
+        tell(bank, say)
+    queries = queries_of(bank, load, cfg.probe_test_split, say)
+    cause = monitors.not_measurable(bank.labels, queries and queries.labels)
+    if cause:
+        say(
+            f"kNN is skipped: {cause} ({name}). To watch it, give a labelled set with "
+            "--probe_dataset."
+        )
+        return None
+    return monitors.Probe(bank, queries, cfg.probe_test_split, cfg.knn_k, cfg.knn_temperature)
+
+
+def queries_of(bank, load, split, say):
+    """The images that are classified, or None, which is said, where a fifth is held out for them.
+
+    Args:
+        bank: a labelled `data.Source`.
+        load: function of a split's name to a `data.Source`.
+        split: the name.
+        say: function of a sentence.
+
+    Returns:
+        A `data.Source` labelled as the bank is, or None.
+    """
+    fifth = f"a fifth of the {len(bank):,} images is held out"
+    try:
+        queries = load(split)
+    except sources.NoSuchSplit:
+        say(f"No {split} split in {bank.name}: {fifth} to be classified.")
+        return None
+    except ValueError as error:
+        say(f"The {split} split of {bank.name} cannot be used: {fifth}. {sentence(error)}")
+        return None
+    if queries.labels is None or queries.labels.shape[1:] != bank.labels.shape[1:]:
+        say(f"The {split} split of {bank.name} has no such labels{why(queries)}: {fifth}.")
+        return None
+    return queries
+
+
+def why(images):
+    """Why a data set has no labels, in brackets; "" where nobody need know."""
+    return f" ({images.found.unlabelled})" if images.found.unlabelled else ""
+
+
+def labelled(cfg, split):
+    """The images of a split, which a command needs labelled."""
+    source = images_of(cfg, split)
+    if source.labels is None:
+        raise ValueError(
+            f"--dataset={cfg.dataset} has no labels{why(source)}, which this command needs; "
+            "put the images of each class in a folder of its own, or give --labels"
+        )
+    return source
+
+
+def train_and_test(cfg, say):
+    """Labelled images to learn from and to test on, and what the latter are, in words."""
+    train_set = labelled(cfg, cfg.split)
+    tell(train_set, say)
+    if cfg.test_split != TEST:  # typed, and so meant
+        return train_set, labelled(cfg, cfg.test_split), f"the {cfg.test_split} split"
+    load = functools.partial(images_of, cfg)
+    test_set = queries_of(train_set, load, TEST, say)
+    if test_set is not None:
+        return train_set, test_set, f"the {TEST} split"
+    cause = monitors.not_measurable(train_set.labels, None)
+    if cause:
+        raise ValueError(
+            f"--dataset={cfg.dataset} has no part to test on, and none can be held out: {cause}"
+        )
+    name, (kept, rest) = train_set.name, monitors.held_out(train_set.labels)
+    fifth = subsets.subset(train_set, rest, f"{name}, {monitors.FIFTH}")
+    return subsets.subset(train_set, kept, name), fifth, f"{monitors.FIFTH} of {cfg.split}"
+
+
+def row_names(source):
+    """What the images of the rows of features are called, each on one line."""
+    for number in source.rows().tolist():
+        name = source.name_of(number)
+        yield "".join(repr(c)[1:-1] if c in "\n\r\\" else c for c in name)
+
+
+def without_row(used, say):
+    """The images that have no row of features, for result.json, and says which these are.
+
+    Args:
+        used: sources whose features were made.
+        say: function of a sentence.
+
+    Returns:
+        A dict of their count and names.
+    """
+    lost, n = {}, 0
+    for source in used:
+        failed = {source.name_of(i): sentence(e) for i, e in source.missing.items()}
+        for name, why in {**dict(source.found.damaged), **failed}.items():
+            lost[f"{source.found.place}/{name}"] = why  # the same name may be in two splits
+        n += len(source.rows())
+    if lost:
+        named = "; ".join(f"{name} ({why})" for name, why in list(lost.items())[: found.NAMED])
+        more = f" and {len(lost) - found.NAMED:,} more" if len(lost) > found.NAMED else ""
+        say(sentence(f"{len(lost)} of {len(lost) + n:,} images have no row: {named}{more}"))
+    return {"count": len(lost), "files": list(lost)[: found.KEPT]}
