@@ -23,7 +23,7 @@ from simsiam_keras import (
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe
-from simsiam_keras.data import balanced, pipeline, sources, subsets
+from simsiam_keras.data import balanced, pipeline, ranges, sources, subsets
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def source(cfg):
     Raises:
         ValueError: if the method needs labels and there are none.
     """
-    images = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    images = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split, cfg.value_range)
     if cfg.member.supervised and images.labels is None:
         raise ValueError(
             f"--method={cfg.method} needs labelled images; {images.name} has no labels"
@@ -177,11 +177,13 @@ def _probe(cfg, images, say):
     if same and images.labels is None:
         say("No labels: kNN is skipped. To watch it, give a labelled set with --probe_dataset.")
         return None
-    bank = images if same else sources.load(name, cfg.data_dir or None, cfg.probe_split)
+    known = images.value_range or cfg.value_range  # what the encoder is shown
+    bank = images if same else sources.load(name, cfg.data_dir or None, cfg.probe_split, known)
     if bank.labels is None:
         raise ValueError(f"--probe_dataset must be labelled; {name} has no labels")
     try:
-        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split)
+        known = bank.value_range or known
+        queries = sources.load(name, cfg.data_dir or None, cfg.probe_test_split, known)
     except sources.NoSuchSplit:
         queries = None
     return monitors.Probe(bank, queries, cfg.probe_test_split, cfg.knn_k, cfg.knn_temperature)
@@ -323,9 +325,11 @@ def _batches(cfg, recipe, source, batch_size, first_epoch=0, first_step=0):
 
 
 def _headline(cfg, source, model, steps, batch_size):
+    scaled = ranges.described(source.value_range)
     return (
         f"{len(source):,} images of {source.name}, "
-        f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
+        + (f"{scaled}, " if scaled else "")
+        + f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
         f"{steps} steps of {batch_size}, "
         f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
         f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"

@@ -24,7 +24,7 @@ from simsiam_keras import (
     train,
     views,
 )
-from simsiam_keras.data import pipeline, sources
+from simsiam_keras.data import pipeline, ranges, sources
 from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import features_to_file, knn, linear
 
@@ -79,7 +79,7 @@ def linear_probe(cfg, console=None):
     began = time.perf_counter()
     rates = _rates(cfg.learning_rates)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    train_set, test_set = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    train_set, test_set = _labelled_splits(cfg, encoder)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
@@ -145,7 +145,7 @@ def nearest_neighbours(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    bank, queries = _labelled(cfg, cfg.split), _labelled(cfg, cfg.test_split)
+    bank, queries = _labelled_splits(cfg, encoder)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         accuracy = knn.knn_accuracy(
             _mapped_features(encoder, bank, cfg.batch_size, run_dir, console),
@@ -188,7 +188,8 @@ def write_features(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    known = ranges.chosen(cfg.value_range, encoder.stored_range)
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split, known)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"
         written = _write_features(path, encoder, source, cfg.batch_size, console)
@@ -235,7 +236,8 @@ def export_checkpoint(cfg, console=None):
     position = checkpoints.restore_encoder(source_dir, encoder, say)
     if position is None:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
-    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop)
+    stored_range = runs.value_range(source_dir)
+    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop, stored_range)
     return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
 
 
@@ -254,13 +256,18 @@ def preview(cfg, console=None):
         ValueError: if the data cannot be used.
     """
     del console
-    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split)
+    source = sources.load(cfg.dataset, cfg.data_dir or None, cfg.split, cfg.value_range)
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = build.recipe(cfg)
     grid = views.preview(cfg, recipe, source, cfg.pairs)
     plots.write_png(path, grid)
-    return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
+    return {
+        "pairs": min(cfg.pairs, len(source)),
+        "value_range": ranges.described(source.value_range) or "8 bits, as they are",
+        "recipe": str(recipe),
+        "written": str(path),
+    }
 
 
 def _run_dir(cfg, name):
@@ -270,8 +277,14 @@ def _run_dir(cfg, name):
     return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
 
 
-def _labelled(cfg, split):
-    source = sources.load(cfg.dataset, cfg.data_dir or None, split)
+def _labelled_splits(cfg, encoder):
+    known = ranges.chosen(cfg.value_range, encoder.stored_range)
+    first = _labelled(cfg, cfg.split, known)
+    return first, _labelled(cfg, cfg.test_split, ranges.chosen(known, first.value_range))
+
+
+def _labelled(cfg, split, value_range):
+    source = sources.load(cfg.dataset, cfg.data_dir or None, split, value_range)
     if source.labels is None:
         raise ValueError(
             f"--dataset={cfg.dataset} has no labels, which this command needs; "

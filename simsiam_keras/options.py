@@ -59,6 +59,11 @@ class Images:
     )
     data_dir: str = option("", "Where TensorFlow data sets are prepared.")
     split: str = option("train", "Split to train or search in.")
+    value_range: str = option(
+        "auto",
+        "LOW,HIGH: the values that become 0 and 255 in files deeper than 8 bits; `file`: of each "
+        "its own; `auto`: those of the encoder's card, otherwise of the set.",
+    )
 
 
 @dataclass(frozen=True)

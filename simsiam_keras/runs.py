@@ -217,9 +217,19 @@ def write_environment(run_dir, backend, devices, source):
             "name": source.name,
             "images": len(source),
             "fingerprint": source.fingerprint,
+            "value_range": source.value_range,
         },
     }
     write_json(Path(run_dir) / "environment.json", environment)
+
+
+def value_range(run_dir):
+    """What became 0 and 255 in the images of a run, as environment.json has it, or None."""
+    path = Path(run_dir) / "environment.json"
+    if not path.exists():
+        return None
+    data = read_json(path, "restore it, or move it away").get("data")
+    return data.get("value_range") if isinstance(data, dict) else None
 
 
 def write_json(path, value):

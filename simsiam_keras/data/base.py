@@ -35,9 +35,12 @@ class Source:
         class_names: tuple of str, or None.
         image_shape: `(height, width, 3)`, or None when sizes vary.
         fingerprint: 16 hexadecimal digits that change when the data change.
+        value_range: `(low, high)` that became 0 and 255 in what is deeper than 8 bits, `"file"`
+            where each file has its own, None where nothing is deeper.
         lost: the error of `read` after which nothing more could be read, or None.
     """
 
+    value_range = None
     lost = None
 
     def __init__(self, name, labels, class_names, image_shape, fingerprint):
@@ -55,7 +58,8 @@ class Source:
 
         Args:
             index: within [0, len(self)).
-            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+            min_side: an image may come smaller by a whole number, its short side no less than
+                this.
         """
         raise NotImplementedError
 
@@ -93,14 +97,18 @@ class EncodedSource(Source):
         class_names: tuple of str or None.
         image_shape: `(height, width, 3)`, None when sizes vary.
         fingerprint: digest of the data.
+        value_range: default None, as the attribute of that name.
 
     Attributes:
         failed: the numbers of the images that `read` had to replace.
     """
 
-    def __init__(self, name, items, labels, class_names, image_shape, fingerprint):
+    def __init__(
+        self, name, items, labels, class_names, image_shape, fingerprint, value_range=None
+    ):
         super().__init__(name, labels, class_names, image_shape, fingerprint)
         self.items = items
+        self.value_range = value_range
         self.failed = set()
         self._lock = threading.Lock()
 
@@ -114,7 +122,8 @@ class EncodedSource(Source):
 
         Args:
             index: within [0, len(self)).
-            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+            min_side: an image may come smaller by a whole number, its short side no less than
+                this.
 
         Returns:
             uint8 `[height, width, 3]`.
@@ -125,7 +134,7 @@ class EncodedSource(Source):
         for step in range(min(10, len(self))):
             candidate = (index + step) % len(self)
             try:
-                return codec.decode(self.items[candidate], min_side)
+                return codec.decode(self.items[candidate], min_side, self.value_range)
             except Exception as error:  # Every decoder raises what it likes.
                 self._note(candidate, error)
         self.lost = ValueError(

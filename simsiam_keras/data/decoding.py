@@ -10,15 +10,17 @@ from rich.console import Console
 from rich.progress import track
 
 from simsiam_keras.data import images as codec
+from simsiam_keras.data import ranges
 from simsiam_keras.data.base import ArraySource, EncodedSource, label_of
 
 # 50,000 JPEGs of 32 x 32 take 150 MB decoded, the 100,000 of STL-10 at 96 x 96 take 2.8 GB.
 DECODED_BYTES = 4 * 2**30
+PHOTOGRAPH = 2**21  # pixels, from which images are decoded at a fraction of their size
 PROGRESS_FROM = 5_000  # images; below, a bar is gone before it can be read
 CHUNK = 256
 
 
-def from_encoded(name, items, labels, classes, fingerprint):
+def from_encoded(name, items, labels, classes, fingerprint, value_range=ranges.AUTO):
     """Makes a source of encoded images, without those that cannot be decoded.
 
     They are decoded once when they have one size and fit into memory; otherwise their headers are
@@ -30,6 +32,7 @@ def from_encoded(name, items, labels, classes, fingerprint):
         labels: int64 `[n]` or None.
         classes: tuple of str or None.
         fingerprint: digest of the data.
+        value_range: as in `sources.load`.
 
     Returns:
         An `ArraySource` or an `EncodedSource`.
@@ -37,7 +40,10 @@ def from_encoded(name, items, labels, classes, fingerprint):
     Raises:
         ValueError: if more than 1 % of the images cannot be decoded.
     """
-    decoded = _decode_once(items)
+    value_range = ranges.parse(value_range)
+    if value_range == ranges.AUTO:
+        value_range = ranges.of_set(items, codec.own_range)
+    decoded = _decode_once(items, value_range)
     if decoded is None:
         shapes = _parallel(codec.header_shape, items, "Checking")
         good = _good(name, items, shapes)
@@ -50,20 +56,23 @@ def from_encoded(name, items, labels, classes, fingerprint):
         labels = None if labels is None else labels[good]
     if decoded is not None:
         images = images[good] if len(good) < len(items) else images
-        return ArraySource(name, images, labels, classes, fingerprint)
+        source = ArraySource(name, images, labels, classes, fingerprint)
+        source.value_range = value_range
+        return source
     items = [items[g] for g in good]
-    return EncodedSource(name, items, labels, classes, shape, fingerprint)
+    return EncodedSource(name, items, labels, classes, shape, fingerprint, value_range)
 
 
-def _decode_once(items):
+def _decode_once(items, value_range):
     """Returns uint8 `[n, h, w, 3]` and a list of errors, or None if sizes vary or do not fit."""
     shape = next((s for s in map(_try(codec.header_shape), items) if isinstance(s, tuple)), None)
-    if shape is None or len(items) * np.prod(shape) > min(DECODED_BYTES, memory_bytes() // 2):
+    most = min(DECODED_BYTES, memory_bytes() // 2)
+    if shape is None or len(items) * np.prod(shape) > most or is_photograph(shape):
         return None
     images = np.zeros((len(items), *shape), np.uint8)
 
     def fill(number):
-        image = codec.decode(items[number])
+        image = codec.decode(items[number], value_range=value_range)
         if image.shape != shape:
             raise _SizesVary
         images[number] = image
@@ -72,6 +81,11 @@ def _decode_once(items):
         return images, _parallel(fill, range(len(items)), "Decoding")
     except _SizesVary:
         return None
+
+
+def is_photograph(shape):
+    """Whether images are too large to be trained on as they are: more than two megapixels."""
+    return shape[0] * shape[1] > PHOTOGRAPH
 
 
 class _SizesVary(BaseException):

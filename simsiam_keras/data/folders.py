@@ -12,13 +12,14 @@ SPLITS = ("train", "test", "val", "validation")
 FILES_LOOKED_INTO, BYTES_LOOKED_AT = 4096, 4096  # for the fingerprint
 
 
-def load(name, root, split):
+def load(name, root, split, value_range):
     """Images of a folder; `sources.load` has the rules.
 
     Args:
         name: for people.
         root: a `pathlib.Path`.
         split: a subfolder of it, or `train` or `all` for itself.
+        value_range: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -48,7 +49,7 @@ def load(name, root, split):
         labels = np.array([numbers[top] for top in tops], np.int64)
         classes = tuple(classes)
     items = [os.path.join(folder, path) for path, _ in files]
-    return from_encoded(name, items, labels, classes, _fingerprint(files, items))
+    return from_encoded(name, items, labels, classes, _fingerprint(files, items), value_range)
 
 
 def _fingerprint(files, items):
@@ -63,6 +64,8 @@ def _fingerprint(files, items):
 
 def _end(path):
     try:
+        if not codec.is_regular(path):
+            return b""
         with open(path, "rb") as f:
             f.seek(0, os.SEEK_END)
             f.seek(max(0, f.tell() - BYTES_LOOKED_AT))

@@ -134,10 +134,13 @@ def to_bytes(values, low, high):
 
 
 def described(value_range):
-    """A resolved range in words; empty where nothing was scaled."""
+    """A resolved range in words; empty where there is none."""
+    if not value_range:
+        return ""
     if value_range == FILE:
-        return "values deeper than 8 bits by each file's own range"
-    return "values {:g} to {:g} become 0 to 255".format(*value_range) if value_range else ""
+        return "each file deeper than 8 bits is scaled by its own range"
+    low, high = value_range
+    return f"values {low:g} to {high:g} become 0 to 255 in files deeper than 8 bits"
 
 
 def _spread(found, most):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simsiam_keras.data import arrays, folders, tfds
+from simsiam_keras.data import arrays, folders, ranges, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
 from simsiam_keras.data.subsets import few_labels, subset
 
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-def load(spec, data_dir=None, split="train"):
+def load(spec, data_dir=None, split="train", value_range="auto"):
     """Opens a data set.
 
     - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
@@ -36,14 +36,21 @@ def load(spec, data_dir=None, split="train"):
       downloaded when `data_dir` does not hold it. Its image is the feature `image`, or the only
       image feature; labels are the feature `label`, if it has one.
 
-    Images of one size are decoded once, into memory, when they take no more than 4 GiB. Otherwise
-    they are decoded whenever they are read; a TensorFlow data set then keeps its encoded images in
-    memory. Images that cannot be decoded are named, counted and left out.
+    What files hold that is deeper than 8 bits is scaled to 0..255. With `auto`, LOW and HIGH are
+    those of the set: of the ranges of up to 64 of its files, evenly spaced, the smallest LOW and
+    the largest HIGH. With `file` each has its own: the window that a DICOM file names, otherwise
+    the 0.1th and the 99.9th percentile of its values. Other files stay as they are.
+
+    Images of one size are decoded once, into memory, when they take no more than 4 GiB and have no
+    more than two megapixels each. Otherwise they are decoded whenever they are read; a TensorFlow
+    data set then keeps its encoded images in memory. Images that cannot be decoded are named,
+    counted and left out.
 
     Args:
         spec: one of the above.
         data_dir: where TensorFlow data sets are prepared; default None, TFDS's own place.
         split: name of the part; default `"train"`.
+        value_range: `auto`, `file` or `LOW,HIGH`, or a pair; default `auto`.
 
     Returns:
         A `Source`.
@@ -56,14 +63,15 @@ def load(spec, data_dir=None, split="train"):
         ImportError: if scikit-learn or TensorFlow data sets are needed and missing.
     """
     kind, _, path = spec.partition(":")
+    value_range = ranges.parse(value_range)
     if spec == "digits":
         source = arrays.load_digits(split)
     elif kind == "npz":
         source = arrays.load_npz(spec, _path(spec, path), split)
     elif kind == "folder":
-        source = folders.load(spec, _path(spec, path), split)
+        source = folders.load(spec, _path(spec, path), split, value_range)
     else:
-        source = tfds.load(spec, data_dir, split)
+        source = tfds.load(spec, data_dir, split, value_range)
     if len(source) < 2:
         raise ValueError(
             f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "

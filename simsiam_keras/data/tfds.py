@@ -10,13 +10,14 @@ from simsiam_keras.data.base import NoSuchSplit, digest
 from simsiam_keras.data.decoding import CHUNK, from_encoded, memory_bytes
 
 
-def load(name, data_dir, split):
+def load(name, data_dir, split, value_range):
     """Reads the encoded images and the labels of one split into memory.
 
     Args:
         name: as TFDS spells it.
         data_dir: where it is or will be prepared; None for TFDS's own place.
         split: TFDS's split syntax.
+        value_range: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -59,7 +60,8 @@ def load(name, data_dir, split):
     labels = np.concatenate(labels).astype(np.int64) if labels else np.zeros(0, np.int64)
     labelled = len(labels) and labels.min() >= 0  # TFDS writes -1 where a test set hides its labels
     classes = tuple(builder.info.features[label].names) if labelled else None
-    return from_encoded(name, items, labels if labelled else None, classes, digest(items))
+    labels = labels if labelled else None
+    return from_encoded(name, items, labels, classes, digest(items), value_range)
 
 
 def splits(name, data_dir):
