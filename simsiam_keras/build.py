@@ -23,7 +23,7 @@ from simsiam_keras import (
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe
-from simsiam_keras.data import balanced, pipeline, ranges, sources, subsets
+from simsiam_keras.data import balanced, cache, pipeline, ranges, sources, subsets
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ def parts(cfg, say):
     steps = pipeline.steps_per_epoch(len(images), batch_size)
     _check_replicas(cfg, batch_size)
     _check_memory(cfg, augmentation, batch_size)
+    side = views.min_side(cfg, images, augmentation)
+    kept = cache.keep_decoded(images, cfg.cache, cfg.cache_dir, side)
+    if kept:
+        say(kept)
     probe = _probe(cfg, images, say)
     trained, schedule = model(cfg, augmentation, steps, len(images))
     return Parts(

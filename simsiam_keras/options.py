@@ -157,6 +157,15 @@ class Machine:
     )
     num_processes: int = option(0, "Processes of this run.", minimum=0)
     process_id: int = option(-1, "Number of this process; 0 writes the run folder.", minimum=-1)
+    cache: str = option(
+        "memory",
+        "Where images are kept once they are decoded for training; no pixel depends on it. "
+        "`memory`: up to a quarter of the machine's; `disk`: for later runs too.",
+        choices=("memory", "disk", "none"),
+    )
+    cache_dir: str = option(
+        "", "Folder for `--cache=disk`; by default simsiam_keras in the user's cache folder."
+    )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
 
 

@@ -15,7 +15,7 @@ from simsiam_keras.errors import reading, writing
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
-FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every"}
+FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every", "cache", "cache_dir"}
 
 
 DIVERGED = "diverged"  # in a row of metrics.jsonl, what was no number any more

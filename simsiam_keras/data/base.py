@@ -1,6 +1,7 @@
 """What a data set is: arrays in memory, or encoded images that are decoded on demand."""
 
 import contextlib
+import functools
 import hashlib
 import threading
 
@@ -101,6 +102,8 @@ class EncodedSource(Source):
 
     Attributes:
         failed: the numbers of the images that `read` had to replace.
+        store: what keeps images that are read with `kept_side`, see `cache.keep_decoded`.
+        kept_side: the `min_side` of training, or -1.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class EncodedSource(Source):
         self.items = items
         self.value_range = value_range
         self.failed = set()
+        self.store, self.kept_side = None, -1
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -134,7 +138,7 @@ class EncodedSource(Source):
         for step in range(min(10, len(self))):
             candidate = (index + step) % len(self)
             try:
-                return codec.decode(self.items[candidate], min_side, self.value_range)
+                return self._decode(self.items[candidate], min_side)
             except Exception as error:  # Every decoder raises what it likes.
                 self._note(candidate, error)
         self.lost = ValueError(
@@ -142,6 +146,11 @@ class EncodedSource(Source):
             f"there. Received: first={label_of(self.items, index)}"
         )
         raise self.lost
+
+    def _decode(self, item, min_side):
+        options = (min_side, self.value_range)
+        make = functools.partial(codec.decode, item, *options)
+        return self.store.get(item, options, make) if min_side == self.kept_side else make()
 
     def _note(self, index, error):
         with self._lock:

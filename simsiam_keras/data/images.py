@@ -194,7 +194,10 @@ def _reduced(image, min_side):
         profile = image.info.get("icc_profile")
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         image.info["icc_profile"] = profile
-    return image.reduce(by)
+    # Whole squares alone, or the last ones would be drawn out to the width of the others.
+    width, height = (side // by * by for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.reduce(by, (left, top, left + width, top + height))
 
 
 def _to_srgb(image, profile):
