@@ -53,7 +53,7 @@ def decode(item, min_side=None, value_range=None):
             installed.
         Exception: of whatever kind a decoder raises on a damaged file.
     """
-    with formats.opened(item) as stored, _turn_of(stored):
+    with formats.opened(item) as stored, _turn_of(stored, min_side):
         image = _eight_bits(stored, min_side, value_range)
         image = _reduced(image, min_side)
         if stored.turn is not None:
@@ -148,10 +148,12 @@ def resize_and_crop(image, size, eval_crop=1.0):
     return image[top : top + size, left : left + size]
 
 
-def _turn_of(stored):
-    """What a large image waits for before its pixels are read."""
-    width, height = stored.size
-    return _alone if width * height > ALONE else contextlib.nullcontext()
+def _turn_of(stored, min_side=None):
+    """What an image waits for that is large while it is decoded, before its pixels are read."""
+    by = min(stored.size) // min_side if min_side and stored.shrinks else 1
+    by = next(scale for scale in (8, 4, 2, 1) if scale <= max(1, by))
+    pixels = stored.size[0] * stored.size[1] / by**2
+    return _alone if pixels > ALONE else contextlib.nullcontext()
 
 
 def _eight_bits(stored, min_side, value_range):

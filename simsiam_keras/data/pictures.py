@@ -122,11 +122,14 @@ def _of_image(image, reopen, turn):
     if not deep:
 
         def eight_bits(min_side):
-            if min_side and image.format in ("JPEG", "MPO"):
+            if min_side and jpeg:
                 image.draft(image.mode, (min_side, min_side))
             return _loaded(image)
 
-        return Stored(image.size, eight_bits, **known)
+        jpeg = image.format in ("JPEG", "MPO")
+        # A progressive one is held whole, in coefficients, whatever is made of them.
+        shrinks = jpeg and "progressive" not in image.info
+        return Stored(image.size, eight_bits, shrinks=shrinks, **known)
     key = image.info.get("transparency")
     key = (key,) if isinstance(key, int) else key
     pixels = functools.partial(_deep_pixels, image, raw, reopen)

@@ -38,6 +38,7 @@ class Stored:
         inverted: whether its largest value is black.
         profile: an ICC profile, bytes or None.
         opaque: the value of full opacity, where there is a 2nd or 4th channel and it is deep.
+        shrinks: whether it can be decoded at 1/2, 1/4 or 1/8 in the memory of that alone.
         key: values of the transparent colour, where it is deep and has one.
     """
 
@@ -49,4 +50,5 @@ class Stored:
     inverted: bool = False
     profile: bytes | None = None
     opaque: float = 65535
+    shrinks: bool = False
     key: tuple | None = None

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -592,3 +593,26 @@ def test_a_large_picture_takes_bounded_memory_and_time(kind, megabytes, seconds,
     side, memory, elapsed = map(float, done.stdout.split())
     assert 128 <= side < 256 and memory < megabytes and elapsed < seconds
     assert not done.stderr  # no warning that it may be an attack
+
+
+LARGE = Image.new("L", (6000, 6000), 9)
+WAITS = {
+    "a PNG": (encoded(LARGE, "PNG"), 100, True),
+    "a JPEG as a whole": (encoded(LARGE, "JPEG"), None, True),
+    "a JPEG at a fraction": (encoded(LARGE, "JPEG"), 100, False),
+    "a JPEG at half": (encoded(LARGE, "JPEG"), 3000, False),
+    "a progressive JPEG": (encoded(LARGE, "JPEG", progressive=True), 100, True),
+    "a small PNG": (encoded(solid(RED), "PNG"), None, False),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_is_large_waits_for_its_turn(name):
+    data, min_side, waits = WAITS[name]
+    thread = threading.Thread(target=codec.decode, args=(data, min_side))
+    with codec._alone:
+        thread.start()
+        thread.join(1 if waits else 60)
+        assert thread.is_alive() == waits
+    thread.join(60)
+    assert not thread.is_alive()
