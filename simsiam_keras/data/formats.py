@@ -72,6 +72,21 @@ def is_regular(path):
     return stat.S_ISREG(os.stat(path).st_mode)
 
 
+def has_8_bits(item):
+    """Whether an image is of a kind without more, by its first bytes alone.
+
+    Args:
+        item: as in `opened`.
+    """
+    if isinstance(item, bytes):
+        return item.startswith(_OF_8_BITS)
+    if not is_regular(item):
+        return False
+    with open(item, "rb", buffering=0) as file:
+        return file.read(8).startswith(_OF_8_BITS)
+
+
+_OF_8_BITS = tuple(start for start in pictures.KINDS if start != pictures.PNG)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 

@@ -97,6 +97,8 @@ def own_range(item):
     Raises:
         Exception: as in `decode`.
     """
+    if formats.has_8_bits(item):
+        return None
     with formats.opened(item) as stored:
         if not stored.deep:
             return None

@@ -472,7 +472,9 @@ def test_the_range_of_a_set_is_that_of_its_files():
     items = [low, encoded(Image.fromarray(RGB8), "PNG"), b"damaged", high]
     found = ranges.of_set(items, codec.own_range)
     assert found == (percentiles(GREY12 // 4)[0], percentiles(GREY12)[1])
-    assert ranges.of_set(items[1:3], codec.own_range) is None
+    items += [encoded(solid(RED), kind) for kind in ("JPEG", "GIF", "BMP", "WEBP")]
+    assert ranges.of_set(items, codec.own_range) == found
+    assert ranges.of_set([*items[1:3], *items[4:]], codec.own_range) is None
     assert ranges.of_set(items[::-1], codec.own_range) == found
 
 
