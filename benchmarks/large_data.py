@@ -1,6 +1,7 @@
 """Data larger than memory: folders read, memory over epochs, kNN over a mapped bank, embed to disk.
 
     python -m benchmarks.large_data --output=benchmarks/results/large_data.md
+    python -m benchmarks.large_data --parts=kept --others=FOLDER --append --output=...
 
 Everything is generated into a temporary folder (`--folder`), which takes 2.3 GB for the bank of a
 million and is removed afterwards. Every line that measures memory is a process of its own; "one
@@ -23,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import PIL
 
-from benchmarks import common
+from benchmarks import common, kept
 from benchmarks.generated import DIM, HEIGHT, QUERIES, WIDTH, make_folders, write_bank
 
 CLASSES = 1000
@@ -142,7 +143,7 @@ def embed(images, path):
     return measured(lambda: {"shape": features(*arguments).shape})
 
 
-TASKS = {f.__name__: f for f in (load, read, epochs, knn, embed)}
+TASKS = {f.__name__: f for f in (load, read, epochs, knn, embed)} | {"kept": kept.epochs}
 
 
 # Memory, as Linux counts it.
@@ -291,6 +292,12 @@ def report_embed(folder, images):
     )
 
 
+def report_kept(root, arguments):
+    folders = kept.make_folders(root, arguments.megapixels, arguments.others)
+    return kept.report(functools.partial(run, "kept"), folders, arguments.rounds)
+
+
+PARTS = ("load", "read", "epochs", "knn", "embed", "kept")
 MEMORY = (
     'Memory is what Linux counts as resident of one process, in MB of 10^6 bytes: "peak" is VmHWM, '
     'private memory, pages of mapped files and shared libraries together; "private" is RssAnon '
@@ -306,6 +313,11 @@ def main():
     parser.add_argument("--small", type=int, default=20_000, help="images of 32 x 32")
     parser.add_argument("--images", type=int, default=200_000, help="images to embed")
     parser.add_argument("--seconds", type=float, default=4.0, help="of reading, for each number")
+    parser.add_argument("--megapixels", type=int, default=kept.PHOTOGRAPHS, help="images of 50")
+    parser.add_argument("--rounds", type=int, default=3, help="in which ways to keep take turns")
+    parser.add_argument("--others", help="folder of images to read over epochs as well")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of the report")
+    parser.add_argument("--append", action="store_true", help="to the file, and not replace it")
     parser.add_argument("--folder", help="where to generate; default: the system's place")
     parser.add_argument("--output", help="Markdown file to write as well")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -316,19 +328,26 @@ def main():
     versions = [common.versions(("tensorflow", "keras", "keras-cv")), f"pillow {PIL.__version__}"]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
         root = Path(root)
-        folders, sizes = make_folders(root, arguments.photographs, arguments.small)
-        various = list(folders.values())[-1]
-        parts = [
-            "# Large data\n",
-            common.setting("benchmarks.large_data", machine, versions),
-            MEMORY,
-            report_load(folders, sizes),
-            report_read(various, arguments.seconds),
-            report_epochs(various),
-            report_knn(root, arguments.bank),
-            report_embed(root, arguments.images),
-        ]
-    common.publish("\n".join(parts), arguments.output)
+        parts = [] if arguments.append else ["# Large data\n"]
+        parts.append(common.setting("benchmarks.large_data", machine, versions))
+        parts += [] if arguments.append else [MEMORY]
+        wanted = arguments.parts.split(",")
+        if {"load", "read", "epochs"} & set(wanted):
+            folders, sizes = make_folders(root, arguments.photographs, arguments.small)
+            various = list(folders.values())[-1]
+        reports = {
+            "load": lambda: report_load(folders, sizes),
+            "read": lambda: report_read(various, arguments.seconds),
+            "epochs": lambda: report_epochs(various),
+            "knn": lambda: report_knn(root, arguments.bank),
+            "embed": lambda: report_embed(root, arguments.images),
+            "kept": lambda: report_kept(root, arguments),
+        }
+        parts += [reports[name]() for name in wanted]
+    text = "\n".join(parts)
+    if arguments.append and arguments.output:
+        text = f"{Path(arguments.output).read_text()}\n{text}"
+    common.publish(text, arguments.output)
 
 
 if __name__ == "__main__":

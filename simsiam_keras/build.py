@@ -27,7 +27,7 @@ from simsiam_keras import (
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe
-from simsiam_keras.data import pipeline, sources, subsets
+from simsiam_keras.data import cache, pipeline, ranges, sources, subsets
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,10 @@ def parts(cfg, say):
     steps = pipeline.steps_per_epoch(len(images), batch_size)
     _check_replicas(cfg, batch_size)
     _check_memory(cfg, augmentation, batch_size)
+    side = views.min_side(cfg, images, augmentation)
+    cached = cache.keep_decoded(images, cfg.cache, cfg.cache_dir, side)
+    if cached:
+        say(cached)
     probe = inputs.probe(cfg, images, say)
     with devices.on_host():
         trained, schedule = model(cfg, augmentation, steps, len(images))
@@ -310,9 +314,11 @@ def model(cfg, recipe, steps, images=1):
 
 
 def _headline(cfg, source, model, steps, batch_size):
+    scaled = ranges.described(source.value_range)
     return (
         f"{len(source):,} images of {source.name}, "
-        f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
+        + (f"{scaled}, " if scaled else "")
+        + f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
         f"{steps} steps of {batch_size}, "
         f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
         f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -21,6 +22,8 @@ class Card:
         image_shape: `[height, width, channels]` of the images that the encoder takes.
         features: width of the features.
         eval_crop: share of the short side that evaluation's centre crop keeps.
+        stored_range: `[low, high]`, the values that became 0 and 255 in files deeper than 8 bits;
+            `"file"` where each file had its own, None where there were none.
         digest: digests of the encoder's forms by name, such as `{"encoder": "sha256:..."}`; empty
             in a card of an earlier version.
     """
@@ -28,7 +31,12 @@ class Card:
     image_shape: list
     features: int
     eval_crop: float
+    stored_range: list | str | None
     digest: dict
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Card)]
+OPTIONAL = {"digest": {}, "stored_range": None}  # which earlier versions did not write
 
 
 def digest(path):
@@ -51,7 +59,7 @@ def digest(path):
     return f"sha256:{_sha256(path)}"
 
 
-def write(folder, encoder, eval_crop, digests):
+def write(folder, encoder, eval_crop, digests, stored_range=None):
     """Writes `encoder.json`.
 
     Args:
@@ -59,12 +67,14 @@ def write(folder, encoder, eval_crop, digests):
         encoder: a `keras.Model`, images to features.
         eval_crop: share of the short side that evaluation's centre crop keeps.
         digests: `{name: digest}` of the forms beside it.
+        stored_range: as in `Card`; default None.
     """
     card = {
         "image_shape": list(encoder.input_shape[1:]),
         "value_range": [0, 255],
         "features": encoder.output_shape[-1],
         "eval_crop": eval_crop,
+        "stored_range": stored_range,
         "parameters": encoder.count_params(),
         "digest": digests,
     }
@@ -96,7 +106,7 @@ def read(folder):
             f"{path} is damaged or no encoder's card ({wrong}); copy it again from where the "
             "encoder was trained, or move it away and write the encoder again with `export`"
         )
-    values = {field.name: found.get(field.name, {}) for field in dataclasses.fields(Card)}
+    values = OPTIONAL | {name: found[name] for name in _FIELDS if name in found}
     return Card(**values)
 
 
@@ -137,11 +147,12 @@ def _wrong(card):
         ("image_shape", _is_shape, "three whole numbers"),
         ("features", _is_count, "a whole number"),
         ("eval_crop", _is_share, "a number within (0, 1]"),
+        ("stored_range", _is_range, 'null, "file" or two numbers, the smaller one first'),
         ("digest", _is_digests, "an object of names and digests"),
     ):
         if name in card and not is_right(card[name]):
             return f"`{name}` must be {rule}, it is {json.dumps(card[name])[:60]}"
-        if name not in card and name != "digest":  # which earlier versions did not write
+        if name not in card and name not in OPTIONAL:
             return f"it has no `{name}`"
     return ""
 
@@ -157,6 +168,17 @@ def _is_shape(value):  # null: any height or width
 
 def _is_share(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
+
+
+def _is_range(value):
+    if isinstance(value, list):
+        return len(value) == 2 and all(map(_is_finite, value)) and value[0] < value[1]
+    return value in (None, "file")
+
+
+def _is_finite(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) < math.inf
 
 
 def _is_digests(value):

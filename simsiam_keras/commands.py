@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from simsiam_keras import (
     build,
@@ -26,9 +25,9 @@ from simsiam_keras import (
     train,
     views,
 )
-from simsiam_keras.data import pipeline
+from simsiam_keras.data import ranges
 from simsiam_keras.errors import reading
-from simsiam_keras.evaluation import features_to_file, knn, linear
+from simsiam_keras.evaluation import encoded, knn, linear
 
 
 @settings.own
@@ -82,14 +81,14 @@ def linear_probe(cfg, console=None):
     rates = _rates(cfg.learning_rates)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     say = _saying(console)
-    train_set, test_set, test_part = inputs.train_and_test(cfg, say)
+    train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder.stored_range)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
-        before = _fingerprint(encoder, train_set)
+        before = encoded.fingerprint(encoder, train_set)
         probe = linear.linear_probe(
-            *_mapped_features(encoder, train_set, cfg.batch_size, run_dir, console),
-            *_mapped_features(encoder, test_set, cfg.batch_size, run_dir, console),
+            *encoded.mapped(encoder, train_set, cfg.batch_size, run_dir, console),
+            *encoded.mapped(encoder, test_set, cfg.batch_size, run_dir, console),
             optimizer=cfg.optimizer,
             learning_rates=rates,
             batch_size=cfg.probe_batch_size or None,
@@ -98,7 +97,7 @@ def linear_probe(cfg, console=None):
             seed=cfg.seed,
             progress=console.is_terminal,
         )
-        if not np.array_equal(before, _fingerprint(encoder, train_set)):
+        if not np.array_equal(before, encoded.fingerprint(encoder, train_set)):
             raise RuntimeError("the encoder changed while its features were probed")
         classifier = {"weights": probe.weights, "bias": probe.bias, "classes": probe.classes}
         runs.write_npz(run_dir / "classifier.npz", classifier)
@@ -149,11 +148,11 @@ def nearest_neighbours(cfg, console=None):
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     say = _saying(console)
-    bank, queries, test_part = inputs.train_and_test(cfg, say)
+    bank, queries, test_part = inputs.train_and_test(cfg, say, encoder.stored_range)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         measured = knn.knn_measure(
-            *_mapped_features(encoder, bank, cfg.batch_size, run_dir, console),
-            *_mapped_features(encoder, queries, cfg.batch_size, run_dir, console),
+            *encoded.mapped(encoder, bank, cfg.batch_size, run_dir, console),
+            *encoded.mapped(encoder, queries, cfg.batch_size, run_dir, console),
             cfg.knn_k,
             cfg.knn_temperature,
         )
@@ -192,11 +191,11 @@ def write_features(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    source, say = inputs.images_of(cfg, cfg.split), _saying(console)
+    source, say = inputs.images_of(cfg, cfg.split, encoder.stored_range), _saying(console)
     inputs.tell(source, say)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"
-        written = _write_features(path, encoder, source, cfg.batch_size, console)
+        written = encoded.write(path, encoder, source, cfg.batch_size, console)
         labels = run_dir / "labels.npy" if source.labels is not None else None
         if labels:
             with runs.atomic_file(labels) as file:
@@ -244,7 +243,8 @@ def export_checkpoint(cfg, console=None):
     position = checkpoints.restore_encoder(source_dir, encoder, say)
     if position is None:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
-    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop)
+    stored_range = runs.value_range(source_dir)
+    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop, stored_range)
     return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
 
 
@@ -269,7 +269,12 @@ def preview(cfg, console=None):
     recipe = build.recipe(cfg)
     grid = views.preview(cfg, recipe, source, cfg.pairs)
     plots.write_png(path, grid)
-    return {"pairs": min(cfg.pairs, len(source)), "recipe": str(recipe), "written": str(path)}
+    return {
+        "pairs": min(cfg.pairs, len(source)),
+        "value_range": ranges.described(source.value_range) or "8 bits, as they are",
+        "recipe": str(recipe),
+        "written": str(path),
+    }
 
 
 def _run_dir(cfg, name):
@@ -308,43 +313,6 @@ def _rates(text):
             f"--learning_rates must be finite numbers separated by commas. Received: {text}"
         )
     return rates
-
-
-def _mapped_features(encoder, source, batch_size, run_dir, console):
-    """The features as a memory map, so that more of them than memory holds can be evaluated.
-
-    Returns:
-        The features and the labels of their rows.
-    """
-    path = run_dir / ".features.npy"
-    mapped = _write_features(path, encoder, source, batch_size, console)
-    try:
-        path.unlink()  # the map keeps the content until it is closed, however the process ends
-    except PermissionError:  # Windows, where a file cannot go before its map
-        mapped = np.array(mapped)
-        path.unlink()
-    return mapped, source.labels[source.rows()]
-
-
-def _write_features(path, encoder, source, batch_size, console):
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"features of {source.name}", total=len(source))
-        return features_to_file(
-            path,
-            encoder,
-            source,
-            encoder.image_size,
-            encoder.eval_crop,
-            batch_size,
-            on_batch=lambda done: bar.advance(task, done),
-        )
-
-
-def _fingerprint(encoder, source):
-    batch = next(
-        pipeline.evaluation_batches(source, encoder.image_size, encoder.eval_crop, batch_size=16)
-    )[0]
-    return encoder(batch)
 
 
 def _write_environment(run_dir, source):

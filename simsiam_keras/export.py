@@ -26,6 +26,7 @@ class LoadedEncoder:
         eval_crop: share of the short side that evaluation's centre crop keeps.
         dim: width of the features.
         path: where it was read from.
+        stored_range: what became 0 and 255 in the files that it was trained on, see `cards.Card`.
     """
 
     image_size: int
@@ -33,6 +34,7 @@ class LoadedEncoder:
     dim: int
     path: str
     _features: object
+    stored_range: list | str | None = None
 
     def __call__(self, images):
         """Features of a batch.
@@ -55,7 +57,7 @@ class LoadedEncoder:
         return features
 
 
-def save_encoder(encoder, folder, eval_crop=1.0):
+def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
     """Writes `encoder.keras`, the SavedModel `encoder/` and the card `encoder.json` to a folder.
 
     The SavedModel's `serve` takes `[n, height, width, 3]` images with values 0..255, uint8 or
@@ -66,6 +68,7 @@ def save_encoder(encoder, folder, eval_crop=1.0):
         encoder: a functional `keras.Model` of stock layers.
         folder: where to write; an encoder that this function wrote there is replaced.
         eval_crop: share of the short side that evaluation's centre crop keeps.
+        stored_range: a source's `value_range`; default None.
 
     Returns:
         The list of paths written.
@@ -94,7 +97,7 @@ def save_encoder(encoder, folder, eval_crop=1.0):
         for name in cards.FORMS:
             if (folder / name).exists():
                 (folder / name).rename(old / name)
-        cards.write(folder, encoder, eval_crop, digests)
+        cards.write(folder, encoder, eval_crop, digests, stored_range)
         for name in names:
             (new / name).rename(folder / name)
         settle(folder)
@@ -134,7 +137,8 @@ def load_encoder(path, trust=False):
     size, dim, features = (_read_keras if is_file else _read_saved_model)(path, trust)
     # A card of another encoder, which only lies beside this one, says nothing of it.
     of_this = card and (described or path.name in card.digest or not card.digest)
-    return LoadedEncoder(size, card.eval_crop if of_this else 1.0, dim, str(path), features)
+    crop, stored_range = (card.eval_crop, card.stored_range) if of_this else (1.0, None)
+    return LoadedEncoder(size, crop, dim, str(path), features, stored_range)
 
 
 def _refuse_unknown(path, card):

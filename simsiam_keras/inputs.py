@@ -3,29 +3,34 @@
 import functools
 
 from simsiam_keras import monitors
-from simsiam_keras.data import found, sources, subsets
+from simsiam_keras.data import found, ranges, sources, subsets
 from simsiam_keras.errors import sentence
 
 TEST = "test"  # the split that is classified where nobody says
 
 
-def images_of(cfg, split):
+def images_of(cfg, split, known=None):
     """The images that the flags of any command name, of one of their splits.
 
     Args:
         cfg: a configuration with the flags of `options.Images`.
         split: name of the part.
+        known: the range of values to take where `--value_range=auto`, see `ranges.chosen`.
 
     Returns:
         A `data.Source`.
     """
-    return sources.load(cfg.dataset, cfg.data_dir or None, split, cfg.labels, cfg.labels_columns)
+    value_range = ranges.chosen(cfg.value_range, known)
+    table = (cfg.labels, cfg.labels_columns)
+    return sources.load(cfg.dataset, cfg.data_dir or None, split, *table, value_range)
 
 
 def tell(source, say):
     """Says what was understood of a data set, in a few lines."""
     for line in found.lines(source.found):
         say(sentence(line) if not line.startswith(" ") else f"  {sentence(line)}")
+    if source.value_range:
+        say(f"  {ranges.described(source.value_range)}")
 
 
 def probe(cfg, images, say):
@@ -36,8 +41,11 @@ def probe(cfg, images, say):
     same = name == cfg.dataset and cfg.probe_split == cfg.split
 
     def load(split):
-        own = name == cfg.dataset
-        return images_of(cfg, split) if own else sources.load(name, cfg.data_dir or None, split)
+        known = images.value_range  # what the encoder is shown
+        if name == cfg.dataset:
+            return images_of(cfg, split, known)
+        value_range = ranges.chosen(cfg.value_range, known)
+        return sources.load(name, cfg.data_dir or None, split, value_range=value_range)
 
     bank = images if same else load(cfg.probe_split)
     if bank.labels is None and cfg.probe_dataset:
@@ -93,9 +101,9 @@ def why(images):
     return f" ({images.found.unlabelled})" if images.found.unlabelled else ""
 
 
-def labelled(cfg, split):
+def labelled(cfg, split, known=None):
     """The images of a split, which a command needs labelled."""
-    source = images_of(cfg, split)
+    source = images_of(cfg, split, known)
     if source.labels is None:
         raise ValueError(
             f"--dataset={cfg.dataset} has no labels{why(source)}, which this command needs; "
@@ -104,13 +112,14 @@ def labelled(cfg, split):
     return source
 
 
-def train_and_test(cfg, say):
+def train_and_test(cfg, say, known=None):
     """Labelled images to learn from and to test on, and what the latter are, in words."""
-    train_set = labelled(cfg, cfg.split)
+    train_set = labelled(cfg, cfg.split, known)
     tell(train_set, say)
+    known = known or train_set.value_range
     if cfg.test_split != TEST:  # typed, and so meant
-        return train_set, labelled(cfg, cfg.test_split), f"the {cfg.test_split} split"
-    load = functools.partial(images_of, cfg)
+        return train_set, labelled(cfg, cfg.test_split, known), f"the {cfg.test_split} split"
+    load = functools.partial(images_of, cfg, known=known)
     test_set = queries_of(train_set, load, TEST, say)
     if test_set is not None:
         return train_set, test_set, f"the {TEST} split"

@@ -66,6 +66,11 @@ class Images:
         "",
         "Its columns: file, label and, maybe, split, separated by commas; empty: by usual names.",
     )
+    value_range: str = option(
+        "auto",
+        "LOW,HIGH: the values that become 0 and 255 in files deeper than 8 bits; `file`: of each "
+        "its own; `auto`: those of the encoder's card, otherwise of the set.",
+    )
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,15 @@ class Machine:
         0,
         "Steps in one program, with images on the device; 0: what divides an epoch, up to 100.",
         minimum=0,
+    )
+    cache: str = option(
+        "memory",
+        "Where images are kept once they are decoded for training; no pixel depends on it. "
+        "`memory`: up to a quarter of the machine's; `disk`: for later runs too.",
+        choices=("memory", "disk", "none"),
+    )
+    cache_dir: str = option(
+        "", "Folder for `--cache=disk`; by default simsiam_keras in the user's cache folder."
     )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", minimum=1)
 

@@ -16,7 +16,7 @@ from simsiam_keras.errors import reading, writing
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
-FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every"}
+FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every", "cache", "cache_dir"}
 
 
 DIVERGED = "diverged"  # in a row of metrics.jsonl, what was no number any more
@@ -219,9 +219,19 @@ def write_environment(run_dir, backend, devices, source):
             "images": len(source),
             "fingerprint": source.fingerprint,
             **found.as_json(source.found),
+            "value_range": source.value_range,
         },
     }
     write_json(Path(run_dir) / "environment.json", environment)
+
+
+def value_range(run_dir):
+    """What became 0 and 255 in the images of a run, as environment.json has it, or None."""
+    path = Path(run_dir) / "environment.json"
+    if not path.exists():
+        return None
+    data = read_json(path, "restore it, or move it away").get("data")
+    return data.get("value_range") if isinstance(data, dict) else None
 
 
 def write_json(path, value):

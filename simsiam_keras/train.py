@@ -172,7 +172,7 @@ def _finish(parts, run_dir, encode, rows, began, say):
     encoder.set_weights(parts.model.encoder.get_weights())
     peak_memory = devices.peak_memory()
     with writing(run_dir / "encoder"):
-        export.save_encoder(encoder, run_dir, parts.recipe.eval_crop)
+        export.save_encoder(encoder, run_dir, parts.recipe.eval_crop, parts.source.value_range)
     _draw_outcome(parts, run_dir, encode, rows, say)
     result = {
         **parts.facts,

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 
 from simsiam_keras import devices, plots
+from simsiam_keras.augment.recipe import needed_side
 from simsiam_keras.data import pipeline
+from simsiam_keras.data.decoding import is_photograph
 
 # Photographs of various sizes become squares of this many times a view's side before they travel to
 # the device, which crops from them.
@@ -18,8 +20,18 @@ DIAGNOSED = 200
 
 
 def canvas(source, recipe):
-    """Side of the squares that images become before the device crops; None: they stay."""
-    return None if source.image_shape else math.ceil(DEVICE_CANVAS * recipe.size)
+    """Side of the squares that images become before the device crops; None: they stay.
+
+    They stay where they have one size of no more than two megapixels.
+    """
+    if source.image_shape and not is_photograph(source.image_shape):
+        return None
+    return math.ceil(DEVICE_CANVAS * recipe.size)
+
+
+def min_side(cfg, source, recipe):
+    """The short side that images are read with for training; None: they are read as they are."""
+    return needed_side(recipe) if cfg.augment == "host" else canvas(source, recipe)
 
 
 def host(recipe, count=2):
@@ -80,7 +92,8 @@ def preview(cfg, recipe, source, pairs):
         with devices.on_host():
             return engine(batch, training=True)  # each call is another step
 
-    images = pipeline.sample_images(source, pairs, cfg.seed)
+    side = min_side(cfg, source, recipe)
+    images = pipeline.sample_images(source, pairs, cfg.seed, side)
     batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
     made = [views(batch, number) for number, batch in enumerate(batches)]
     x1, x2, *small = (np.concatenate([_uint8(x) for x in same]) for same in zip(*made, strict=True))

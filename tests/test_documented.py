@@ -23,7 +23,7 @@ from simsiam_keras import cards, config, export, family
 from simsiam_keras.__main__ import main
 from tests.conftest import ROOT
 from tests.test_backends import PYTHON, call
-from tests.test_packaging import BACKENDS
+from tests.test_packaging import EXTRAS
 from tests.test_readme import DOCUMENTS, FENCE, blocks, name
 
 FLAGFILES = sorted((ROOT / "flags").glob("*.cfg"))
@@ -76,7 +76,7 @@ def installs(arguments):
         if flag == "-r":
             assert (ROOT / value).exists(), value
     for extra in re.findall(r"\.\[(\w+)\]", arguments):
-        assert extra in BACKENDS.values(), extra
+        assert extra in EXTRAS, extra
 
 
 def makes(targets):

@@ -14,6 +14,7 @@ import pytest
 from simsiam_keras import commands, locks, runs
 from simsiam_keras.data.base import ArraySource
 from simsiam_keras.errors import Caution, RunFailed
+from simsiam_keras.evaluation import encoded
 from simsiam_keras.study import runner
 from tests.conftest import ROOT
 
@@ -127,7 +128,7 @@ def test_features_are_read_where_a_mapped_file_cannot_go(tmp_path, monkeypatch):
     source = ArraySource("six", pixels, np.arange(6) % 2)
     console = commands.Console(quiet=True)
     for _ in range(2):  # the same name is free again
-        found, labels = commands._mapped_features(Encoder(), source, 4, tmp_path, console)
+        found, labels = encoded.mapped(Encoder(), source, 4, tmp_path, console)
         np.testing.assert_array_equal(found, pixels.reshape(6, -1))
         assert labels.tolist() == [0, 1] * 3
     assert list(tmp_path.iterdir()) == []

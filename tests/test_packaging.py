@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.conftest import ROOT
 
 BACKENDS = {"": "tensorflow", "-jax": "jax", "-torch": "torch"}
-FILES = [f"requirements{suffix}.txt" for suffix in (*BACKENDS, "-dev")]
+EXTRAS = ("jax", "torch", "data")
+FILES = [f"requirements{suffix}.txt" for suffix in (*BACKENDS, "-data", "-dev")]
 # What requirements.txt has besides its backend and the others do without.
 WITH_TENSORFLOW = {"keras-cv", "tensorflow-datasets", "importlib-resources"}
 
@@ -63,12 +64,12 @@ def test_the_backends_differ_in_nothing_but_the_backend(suffix):
     assert bounds[0] == bounds[1]
 
 
-def test_an_extra_is_the_file_of_its_backend():
+def test_an_extra_is_the_file_of_its_name():
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     dynamic = tables["tool"]["setuptools"]["dynamic"]
     assert dynamic["dependencies"] == {"file": ["requirements.txt"]}
     assert dynamic["optional-dependencies"] == {
-        name: {"file": [f"requirements{suffix}.txt"]} for suffix, name in BACKENDS.items() if suffix
+        name: {"file": [f"requirements-{name}.txt"]} for name in EXTRAS
     }
     assert {"dependencies", "optional-dependencies"} <= set(tables["project"]["dynamic"])
 
@@ -156,11 +157,11 @@ def test_the_command_works_outside_of_the_source_tree(environment, tmp_path):
 def test_the_installed_extras_agree_with_the_files(environment, tmp_path):
     code = "import importlib.metadata as m; print(*m.requires('simsiam-keras'), sep='\\n')"
     lines = run([environment / "bin" / "python", "-c", code], cwd=tmp_path).stdout.splitlines()
-    found = {extra: {} for extra in ("", "jax", "torch")}
+    found = {extra: {} for extra in ("", *EXTRAS)}
     for requirement in map(Requirement, lines):
         marker = str(requirement.marker or "")
         extra = marker.removeprefix('extra == "').removesuffix('"')
         found[extra][canonicalize_name(requirement.name)] = requirement.specifier
-    for extra, suffix in (("", ""), ("jax", "-jax"), ("torch", "-torch")):
+    for extra, suffix in (("", ""), *((name, f"-{name}") for name in EXTRAS)):
         expected = read(f"requirements{suffix}.txt")
         assert found[extra] == {name: bounds for name, (bounds, _) in expected.items()}

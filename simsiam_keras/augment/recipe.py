@@ -152,3 +152,22 @@ def named(recipe, size=None):
             )
         recipe = RECIPES[recipe]
     return recipe if size is None else dataclasses.replace(recipe, size=size)
+
+
+def needed_side(recipe):
+    """Short side below which a decoder's shrinking would cost the smallest crop resolution.
+
+    Args:
+        recipe: an augmentation recipe.
+
+    Returns:
+        An integer, of a square image's side.
+    """
+    low, high = recipe.crop_aspect
+
+    def needed(recipe):
+        # Of a square image's side, the smallest and narrowest crop has this fraction.
+        fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
+        return math.ceil(recipe.size / fraction)
+
+    return max(needed(each) for each in (recipe, recipe.small) if each)

@@ -1,6 +1,7 @@
 """What a data set is: arrays in memory, or encoded images that are decoded on demand."""
 
 import contextlib
+import functools
 import hashlib
 import threading
 
@@ -41,9 +42,12 @@ class Source:
         fingerprint: 16 hexadecimal digits that change when the data change.
         names: list of n str, such as the files, or None.
         missing: the error of each image that evaluation could not decode, by its number.
+        value_range: `(low, high)` that became 0 and 255 in what is deeper than 8 bits, `"file"`
+            where each file has its own, None where nothing is deeper.
         lost: the error of `read` after which nothing more could be read, or None.
     """
 
+    value_range = None
     lost = None
 
     def __init__(self, name, labels, class_names, image_shape, fingerprint, names=None, found=None):
@@ -104,7 +108,8 @@ class Source:
 
         Args:
             index: within [0, len(self)).
-            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+            min_side: an image may come smaller by a whole number, its short side no less than
+                this.
         """
         raise NotImplementedError
 
@@ -143,16 +148,31 @@ class EncodedSource(Source):
         class_names: tuple of str or None.
         image_shape: `(height, width, 3)`, None when sizes vary.
         fingerprint: digest of the data.
+        value_range: default None, as the attribute of that name.
         **known: `names` and `found`, see `Source`.
 
     Attributes:
         failed: the numbers of the images that `read` had to replace.
+        store: what keeps images that are read with `kept_side`, see `cache.keep_decoded`.
+        kept_side: the `min_side` of training, or -1.
     """
 
-    def __init__(self, name, items, labels, class_names, image_shape, fingerprint, **known):
+    def __init__(
+        self,
+        name,
+        items,
+        labels,
+        class_names,
+        image_shape,
+        fingerprint,
+        value_range=None,
+        **known,
+    ):
         super().__init__(name, labels, class_names, image_shape, fingerprint, **known)
         self.items = items
+        self.value_range = value_range
         self.failed = set()
+        self.store, self.kept_side = None, -1
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -165,7 +185,8 @@ class EncodedSource(Source):
 
         Args:
             index: within [0, len(self)).
-            min_side: a JPEG may come smaller, by 2, 4 or 8, its short side no less than this.
+            min_side: an image may come smaller by a whole number, its short side no less than
+                this.
 
         Returns:
             uint8 `[height, width, 3]`.
@@ -182,7 +203,9 @@ class EncodedSource(Source):
         raise self.lose(index)
 
     def decode(self, index, min_side=None):
-        return codec.decode(self.items[index], min_side)
+        item, options = self.items[index], (min_side, self.value_range)
+        make = functools.partial(codec.decode, item, *options)
+        return self.store.get(item, options, make) if min_side == self.kept_side else make()
 
     def name_of(self, index):
         return super().name_of(index) if self.names else str(label_of(self.items, index))

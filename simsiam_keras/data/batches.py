@@ -7,6 +7,8 @@ import numpy as np
 from simsiam_keras.data import images as codec
 from simsiam_keras.data.base import IN_A_ROW, ArraySource
 
+OVERSAMPLED = 4  # times the side that evaluation wants, which decoding at a fraction must leave
+
 
 def read_batches(source, order, size, eval_crop, batch_size, min_side=None):
     """Yields uint8 batches in the given order; a damaged image is replaced, see `Source.read`.
@@ -95,9 +97,11 @@ def _attempted(source, size, eval_crop, batch_size):
             yield part.tolist(), source.images[part]
         return
 
+    side = OVERSAMPLED * round(size / eval_crop)
+
     def prepare(index):
         try:
-            return _resized(source, source.decode(index), size, eval_crop)
+            return _resized(source, source.decode(index, side), size, eval_crop)
         except Exception as error:  # Every decoder raises what it likes.
             return error
 

@@ -12,18 +12,22 @@ from rich.console import Console
 from rich.progress import track
 
 from simsiam_keras.data import images as codec
+from simsiam_keras.data import ranges
 from simsiam_keras.data.base import ArraySource, EncodedSource, label_of
 from simsiam_keras.data.found import Found, spread
 from simsiam_keras.errors import sentence
 
 # 50,000 JPEGs of 32 x 32 take 150 MB decoded, the 100,000 of STL-10 at 96 x 96 take 2.8 GB.
 DECODED_BYTES = 4 * 2**30
+PHOTOGRAPH = 2**21  # pixels, from which images are decoded at a fraction of their size
 PROGRESS_FROM = 5_000  # images; below, a bar is gone before it can be read
 CHUNK = 256
 MODES_OF = 256  # images whose mode is looked at
 
 
-def from_encoded(name, items, labels, classes, fingerprint, names=None, found=None):
+def from_encoded(
+    name, items, labels, classes, fingerprint, value_range=ranges.AUTO, names=None, found=None
+):
     """Makes a source of encoded images, without those that cannot be decoded.
 
     They are decoded once when they have one size and fit into memory; otherwise their headers are
@@ -35,6 +39,7 @@ def from_encoded(name, items, labels, classes, fingerprint, names=None, found=No
         labels: int64 `[n]` or None.
         classes: tuple of str or None.
         fingerprint: digest of the data.
+        value_range: as in `sources.load`.
         names: list of n str or None, what the images are called.
         found: a `Found` of what is known before; default None.
 
@@ -44,7 +49,10 @@ def from_encoded(name, items, labels, classes, fingerprint, names=None, found=No
     Raises:
         ValueError: if more than 1 % of the images cannot be decoded, and more than one.
     """
-    decoded = _decode_once(items)
+    value_range = ranges.parse(value_range)
+    if value_range == ranges.AUTO:
+        value_range = ranges.of_set(items, codec.own_range)
+    decoded = _decode_once(items, value_range)
     if decoded is None:
         results = _parallel(codec.header_shape, items, "Checking")
     else:
@@ -64,11 +72,13 @@ def from_encoded(name, items, labels, classes, fingerprint, names=None, found=No
     known = {"names": names, "found": found}
     if decoded is not None:
         images = images[good] if len(good) < len(items) else images
-        return ArraySource(name, images, labels, classes, fingerprint, **known)
+        source = ArraySource(name, images, labels, classes, fingerprint, **known)
+        source.value_range = value_range
+        return source
     kept = {results[g] for g in good}
     shape = kept.pop() if len(kept) == 1 else None
     items = [items[g] for g in good]
-    return EncodedSource(name, items, labels, classes, shape, fingerprint, **known)
+    return EncodedSource(name, items, labels, classes, shape, fingerprint, value_range, **known)
 
 
 def _named(numbers, results, items, names):
@@ -81,15 +91,16 @@ def _modes(items):
     return tuple(counts.most_common())
 
 
-def _decode_once(items):
+def _decode_once(items, value_range):
     """Returns uint8 `[n, h, w, 3]` and a list of errors, or None if sizes vary or do not fit."""
     shape = next((s for s in map(_try(codec.header_shape), items) if isinstance(s, tuple)), None)
-    if shape is None or len(items) * np.prod(shape) > min(DECODED_BYTES, memory_bytes() // 2):
+    most = min(DECODED_BYTES, memory_bytes() // 2)
+    if shape is None or len(items) * np.prod(shape) > most or is_photograph(shape):
         return None
     images = np.zeros((len(items), *shape), np.uint8)
 
     def fill(number):
-        image = codec.decode(items[number])
+        image = codec.decode(items[number], value_range=value_range)
         if image.shape != shape:
             raise _SizesVary
         images[number] = image
@@ -98,6 +109,11 @@ def _decode_once(items):
         return images, _parallel(fill, range(len(items)), "Decoding")
     except _SizesVary:
         return None
+
+
+def is_photograph(shape):
+    """Whether images are too large to be trained on as they are: more than two megapixels."""
+    return shape[0] * shape[1] > PHOTOGRAPH
 
 
 class _SizesVary(BaseException):

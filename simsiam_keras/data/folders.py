@@ -14,7 +14,7 @@ from simsiam_keras.data.found import Found
 FILES_LOOKED_INTO, BYTES_LOOKED_AT = 4096, 4096  # for the fingerprint
 
 
-def load(name, root, split, labels="", columns=""):
+def load(name, root, split, labels="", columns="", value_range="auto"):
     """Images of a folder; `sources.load` has the rules.
 
     Args:
@@ -23,6 +23,7 @@ def load(name, root, split, labels="", columns=""):
         split: a subfolder of it, or `train` or `all` for itself.
         labels: a table of labels, see `tables.read`; default none, the folders are the classes.
         columns: its columns, see `tables.read`.
+        value_range: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -63,6 +64,7 @@ def load(name, root, split, labels="", columns=""):
         numbers,
         classes,
         _fingerprint(read.files, items),
+        value_range=value_range,
         names=read.paths,
         found=Found(
             place=folder.path,
@@ -166,6 +168,8 @@ def _fingerprint(files, items):
 
 def _end(path):
     try:
+        if not codec.is_regular(path):
+            return b""
         with open(path, "rb") as f:
             f.seek(0, os.SEEK_END)
             f.seek(max(0, f.tell() - BYTES_LOOKED_AT))

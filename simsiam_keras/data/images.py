@@ -1,51 +1,65 @@
-"""Encoded images to uint8 RGB arrays, with Pillow: one decoder whatever the backend."""
+"""Encoded images to uint8 RGB arrays: one decoder whatever the backend."""
 
 import contextlib
+import functools
 import io
-import os
+import threading
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+from simsiam_keras.data import formats, ranges
+from simsiam_keras.data.formats import ENDINGS, is_regular
+from simsiam_keras.data.stored import ORIENTATION, TURNS, Skipped
 
-# By content, not by ending: photographs from the web are often misnamed. Pillow's rarer formats
-# stay closed: some of them start other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+__all__ = [
+    "ENDINGS",
+    "ORIENTATION",
+    "Skipped",
+    "decode",
+    "header_shape",
+    "is_regular",
+    "own_range",
+    "resize_and_crop",
+    "to_rgb",
+]
 
-ORIENTATION = 0x0112  # EXIF's tag
+WHITE = 255
+# Larger ones are decoded one at a time, whatever the number of threads: 100 MB each as RGB.
+ALONE = 2**25  # pixels
+SAME_COLOUR = 2  # of 255, by which a profile may differ from sRGB
+_alone = threading.Lock()
 
-# A larger picture must have as many bytes as any real one: PNG has at most 8,256 pixels in each,
-# but a GIF of 40 bytes may say that it is 65,535 pixels wide and high, and is then decoded as such.
-LARGE = 2**24
-PIXELS_PER_BYTE = 10_000
 
-
-def decode(item, min_side=None):
+def decode(item, min_side=None, value_range=None):
     """Decodes one image as a viewer would show it.
 
-    The EXIF orientation is applied, transparency is composited on white, a palette, grey, CMYK or
-    16-bit grey image becomes 8-bit RGB, and an animation gives its first frame.
+    The EXIF orientation is applied, colours of a wide profile are converted to sRGB, transparency
+    is composited on white, a palette, grey or CMYK image becomes RGB, what is deeper than 8 bits
+    is scaled to 0..255 by `value_range`, and of an animation or of many pages the first is taken.
 
     Args:
         item: a path, or the encoded bytes.
-        min_side: when given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its
-            short side stays at least this; default None, full size.
+        min_side: when given, an image may come smaller by a whole number, as long as its short
+            side stays at least this; default None, full size.
+        value_range: `(low, high)`, the values that become 0 and 255 where the image is deeper than
+            8 bits; default None or `"file"`, its own, see `own_range`.
 
     Returns:
         uint8 `[height, width, 3]`, possibly read-only.
 
     Raises:
-        Exception: of whatever kind Pillow's decoder raises on a damaged file.
+        Skipped: if it is no regular file, too large or too thin, or needs a library that is not
+            installed.
+        Exception: of whatever kind a decoder raises on a damaged file.
     """
-    with _open(item) as image:
-        if min_side:
-            image.draft(image.mode, (min_side, min_side))
-        image.load()
-        # A damaged EXIF block is no reason to lose the picture, nor its orientation: Pillow turns
-        # the image in place before it writes the block without the orientation.
-        with contextlib.suppress(Exception):
-            ImageOps.exif_transpose(image, in_place=True)
+    with formats.opened(item) as stored, _turn_of(stored, min_side):
+        image = _eight_bits(stored, min_side, value_range)
+        image = _reduced(image, min_side)
+        if stored.turn is not None:
+            image = image.transpose(stored.turn)
+        if stored.profile:
+            image = _to_srgb(image, stored.profile)
         return to_rgb(image)
 
 
@@ -59,37 +73,61 @@ def header_shape(item):
         `(height, width, 3)`.
 
     Raises:
-        Exception: of whatever kind Pillow raises when it is not an image.
+        Skipped: as in `decode`.
+        Exception: of whatever kind a decoder raises when it is not an image.
     """
-    with _open(item) as image:
-        width, height = image.size
-        with contextlib.suppress(Exception):  # as in `decode`
-            if image.getexif().get(ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
-                return (width, height, 3)
-        return (height, width, 3)
+    with formats.opened(item) as stored:
+        width, height = stored.size
+        quarter = stored.turn in [TURNS[number] for number in (5, 6, 7, 8)]
+        return (width, height, 3) if quarter else (height, width, 3)
+
+
+def own_range(item):
+    """What of an image deeper than 8 bits becomes 0 and 255 by its own account.
+
+    It is the first window that a DICOM file names, otherwise `ranges.of_values` of its pixels.
+
+    Args:
+        item: a path, or the encoded bytes.
+
+    Returns:
+        None for an image of at most 8 bits; otherwise a function without arguments to
+        `(low, high)`.
+
+    Raises:
+        Exception: as in `decode`.
+    """
+    if formats.has_8_bits(item):
+        return None
+    with formats.opened(item) as stored:
+        if not stored.deep:
+            return None
+
+    def measure():
+        with formats.opened(item) as stored, _turn_of(stored):
+            return stored.window or ranges.of_values(_colours(stored.pixels(None))[0])
+
+    return measure
 
 
 def mode(item):
-    """Pillow's mode of an image, such as `RGB` or `L`, read from the header only."""
-    with _open(item) as image:
-        return image.mode
+    """What an image's pixels are, such as `RGB`, `L` or `uint16`, read from the header only."""
+    with formats.opened(item) as stored:
+        return stored.mode
 
 
 def to_rgb(image):
-    """Converts a Pillow image of any mode to uint8 RGB, transparency over white.
+    """Converts a Pillow image of 8 bits of any mode to uint8 RGB, transparency over white.
 
     Args:
-        image: a `PIL.Image.Image`. Modes that begin with `I` are read as 16-bit grey.
+        image: a `PIL.Image.Image`.
 
     Returns:
         uint8 `[height, width, 3]`, possibly read-only.
     """
-    if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        white = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
         image = Image.alpha_composite(white, image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # or it copies
 
@@ -118,12 +156,90 @@ def resize_and_crop(image, size, eval_crop=1.0):
     return image[top : top + size, left : left + size]
 
 
-def _open(item):
-    encoded = isinstance(item, bytes)
-    image = Image.open(io.BytesIO(item) if encoded else item, formats=FORMATS)
-    width, height = image.size
-    size = len(item) if encoded else os.path.getsize(item)
-    if width * height > max(LARGE, PIXELS_PER_BYTE * size):
-        image.close()
-        raise ValueError(f"{width} x {height} pixels in a file of {size} bytes")
-    return image
+def _turn_of(stored, min_side=None):
+    """What an image waits for that is large while it is decoded, before its pixels are read."""
+    by = min(stored.size) // min_side if min_side and stored.shrinks else 1
+    by = next(scale for scale in (8, 4, 2, 1) if scale <= max(1, by))
+    pixels = stored.size[0] * stored.size[1] / by**2
+    return _alone if pixels > ALONE else contextlib.nullcontext()
+
+
+def _eight_bits(stored, min_side, value_range):
+    """The pixels as a Pillow image of 8 bits."""
+    pixels = stored.pixels(min_side)
+    if not stored.deep:
+        return pixels
+    colours, alpha = _colours(pixels)
+    own = value_range in (None, ranges.FILE)
+    low, high = (stored.window or ranges.of_values(colours)) if own else value_range
+    image = ranges.to_bytes(colours, low, high)
+    image = WHITE - image if stored.inverted else image
+    if stored.key is not None:
+        shown = np.any(np.atleast_3d(colours) != np.array(stored.key), axis=-1)
+        alpha = np.where(shown, stored.opaque, 0)
+    if alpha is None:
+        return Image.fromarray(image)
+    alpha = ranges.to_bytes(alpha, 0, stored.opaque)
+    if image.ndim == 2:
+        return Image.merge("LA", [Image.fromarray(x) for x in (image, alpha)])
+    return Image.fromarray(np.concatenate([image, alpha[..., None]], axis=-1))
+
+
+def _colours(values):
+    """The colours `[h, w]` or `[h, w, 3]`, and the opacity `[h, w]` or None."""
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if channels == 4:
+        return values[..., :3], values[..., 3]
+    if values.ndim == 3 and channels < 3:
+        return values[..., 0], values[..., 1] if channels == 2 else None
+    return values, None
+
+
+def _reduced(image, min_side):
+    """The image smaller by a whole number, averaged, its short side still at least `min_side`."""
+    by = min(image.size) // min_side if min_side else 1
+    if by < 2:
+        return image
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") or "transparency" in image.info:
+        profile = image.info.get("icc_profile")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image.info["icc_profile"] = profile
+    # Whole squares alone, or the last ones would be drawn out to the width of the others.
+    width, height = (side // by * by for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.reduce(by, (left, top, left + width, top + height))
+
+
+def _to_srgb(image, profile):
+    """Colours of a profile as those of sRGB; a profile that is damaged or of grey is ignored."""
+    if image.mode in ("P", "PA", "RGBA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    colours = image.convert("RGB") if alpha else image
+    transform = _transform(profile, colours.mode) if colours.mode in ("RGB", "CMYK") else None
+    if transform is None:
+        return image
+    key = image.info.get("transparency")
+    converted = ImageCms.applyTransform(colours, transform)
+    if alpha:
+        converted.putalpha(alpha)
+    elif key is not None and colours.mode == "RGB":  # the key is one of the colours as stored
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    return converted
+
+
+@functools.lru_cache(64)
+def _transform(profile, mode):
+    """LittleCMS's transform of a profile to sRGB; None where it would change nothing."""
+    with contextlib.suppress(Exception):  # a damaged profile is no reason to lose the picture
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, target, mode, "RGB")
+        if mode == "RGB":
+            steps = np.linspace(0, 255, 9).astype(np.uint8)
+            grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(9, 81, 3)
+            shown = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
+            if np.abs(shown.astype(int) - grid).max() <= SAME_COLOUR:
+                return None
+        return transform
+    return None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simsiam_keras.augment.recipe import LEAST_EVAL_CROP
+from simsiam_keras.augment.recipe import LEAST_EVAL_CROP, needed_side
 from simsiam_keras.data.base import ArraySource
 from simsiam_keras.data.batches import decoded, read_batches
 from simsiam_keras.data.tfds import leave_accelerators_alone
@@ -71,7 +71,7 @@ def training_views(
     Args:
         source: a `Source` of n images.
         views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair, or another number, of
-            uint8 `[m, size, size, 3]` tensors. With an attribute `recipe`, JPEGs far larger than
+            uint8 `[m, size, size, 3]` tensors. With an attribute `recipe`, images far larger than
             its crops need are decoded at a fraction of their size.
         batch_size: images in a batch, within [1, n].
         seed: integer >= 0; default 0.
@@ -129,7 +129,8 @@ def training_views(
         images.set_shape([batch_size, *source.image_shape])
         return example(views(images, tf.stack([tf.cast(seed, tf.int64), number])), indices)
 
-    min_side = _min_side(views)
+    recipe = getattr(views, "recipe", None)
+    min_side = needed_side(recipe) if recipe else None
 
     def image_views(index, number):
         def read(index):
@@ -175,7 +176,7 @@ def training_images(
         source: a `Source` of n images.
         batch_size: images in a batch, within [1, n].
         size: default None, images as they are, which must then have one size; otherwise the short
-            side is scaled to `size` and the centre cropped to a square, JPEGs of at least twice
+            side is scaled to `size` and the centre cropped to a square, images of at least twice
             the size being decoded at a fraction of theirs.
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
@@ -227,7 +228,9 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
     """Images in order and un-augmented, for features, kNN and probes.
 
     The short side is scaled to `round(size / eval_crop)`, bilinear with antialiasing, and the
-    centre is cropped; an image that has this size already is not resampled. NumPy and Pillow only.
+    centre is cropped; an image that has this size already is not resampled. One whose short side is
+    eight times that or more is decoded at a fraction, four times that at least. NumPy and Pillow
+    only.
 
     Args:
         source: a `Source`.
@@ -258,33 +261,20 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
     return batches()
 
 
-def sample_images(source, count, seed=0):
+def sample_images(source, count, seed=0, min_side=None):
     """Some images, for previews.
 
     Args:
         source: a `Source` of n images.
         count: number of images; at most n are returned.
         seed: integer >= 0; default 0.
+        min_side: as in `Source.read`.
 
     Returns:
         A list of uint8 `[height, width, 3]` arrays, no image twice.
     """
-    return [source.read(i) for i in epoch_order(len(source), seed, 0)[:count].tolist()]
-
-
-def _min_side(views):
-    """Short side below which a decoder's shrinking would cost the smallest crop resolution."""
-    recipe = getattr(views, "recipe", None)
-    if recipe is None:
-        return None
-    low, high = recipe.crop_aspect
-
-    def needed(recipe):
-        # Of a square image's side, the smallest and narrowest crop has this fraction.
-        fraction = (recipe.crop_area[0] * min(low, 1 / high, 1)) ** 0.5
-        return int(np.ceil(recipe.size / fraction))
-
-    return max(needed(each) for each in (recipe, recipe.small) if each)
+    order = epoch_order(len(source), seed, 0)[:count]
+    return [source.read(i, min_side) for i in order.tolist()]
 
 
 def _ordered(source, batch_size, seed, first_epoch, order):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simsiam_keras.data import arrays, folders, npz, tfds
+from simsiam_keras.data import arrays, folders, npz, ranges, tfds
 from simsiam_keras.data.base import ArraySource, EncodedSource, NoSuchSplit, Source
 from simsiam_keras.data.subsets import few_labels, subset
 
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-def load(spec, data_dir=None, split="train", labels="", columns=""):
+def load(spec, data_dir=None, split="train", labels="", columns="", value_range="auto"):
     """Opens a data set.
 
     - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
@@ -38,9 +38,15 @@ def load(spec, data_dir=None, split="train", labels="", columns=""):
       downloaded when `data_dir` does not hold it. Its image is the feature `image`, or the only
       image feature; labels are the feature `label`, if it has one.
 
-    Images of one size are decoded once, into memory, when they take no more than 4 GiB. Otherwise
-    they are decoded whenever they are read; a TensorFlow data set then keeps its encoded images in
-    memory. Images that cannot be decoded are named, counted and left out.
+    What files hold that is deeper than 8 bits is scaled to 0..255. With `auto`, LOW and HIGH are
+    those of the set: of the ranges of up to 64 of its files, evenly spaced, the smallest LOW and
+    the largest HIGH. With `file` each has its own: the window that a DICOM file names, otherwise
+    the 0.1th and the 99.9th percentile of its values. Other files stay as they are.
+
+    Images of one size are decoded once, into memory, when they take no more than 4 GiB and have no
+    more than two megapixels each. Otherwise they are decoded whenever they are read; a TensorFlow
+    data set then keeps its encoded images in memory. Images that cannot be decoded are named,
+    counted and left out.
 
     Args:
         spec: one of the above.
@@ -49,6 +55,7 @@ def load(spec, data_dir=None, split="train", labels="", columns=""):
         labels: of a folder, a csv, tsv or json file that has them; default none.
         columns: its columns of the file, the label and, maybe, the split, separated by commas;
             default "", found by their usual names.
+        value_range: `auto`, `file` or `LOW,HIGH`, or a pair; default `auto`.
 
     Returns:
         A `Source`; its `found` says what was understood.
@@ -62,6 +69,7 @@ def load(spec, data_dir=None, split="train", labels="", columns=""):
         ImportError: if scikit-learn or TensorFlow data sets are needed and missing.
     """
     kind, _, path = spec.partition(":")
+    value_range = ranges.parse(value_range)
     if labels and kind != "folder":
         raise ValueError(f"--labels goes with --dataset=folder:PATH. Received: dataset={spec}")
     if columns and not labels:
@@ -71,9 +79,9 @@ def load(spec, data_dir=None, split="train", labels="", columns=""):
     elif kind == "npz":
         source = npz.load(spec, _path(spec, path), split)
     elif kind == "folder":
-        source = folders.load(spec, _path(spec, path), split, labels, columns)
+        source = folders.load(spec, _path(spec, path), split, labels, columns, value_range)
     else:
-        source = tfds.load(spec, data_dir, split)
+        source = tfds.load(spec, data_dir, split, value_range)
     if len(source) < 2:
         raise ValueError(
             f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "

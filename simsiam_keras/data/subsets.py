@@ -35,9 +35,13 @@ def subset(source, indices, name):
         "found": source.found.noting(f"{len(indices):,} of its {len(source):,} images are taken"),
     }
     if isinstance(source, ArraySource):
-        return ArraySource(name, source.images[indices], **known)
+        part = ArraySource(name, source.images[indices], **known)
+        part.value_range = source.value_range
+        return part
     items = [source.items[i] for i in indices.tolist()]
-    return EncodedSource(name, items, image_shape=source.image_shape, **known)
+    return EncodedSource(
+        name, items, image_shape=source.image_shape, value_range=source.value_range, **known
+    )
 
 
 def few_labels(source, per_class, seed=0):

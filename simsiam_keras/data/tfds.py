@@ -11,13 +11,14 @@ from simsiam_keras.data.decoding import CHUNK, from_encoded, memory_bytes
 from simsiam_keras.data.found import Found
 
 
-def load(name, data_dir, split):
+def load(name, data_dir, split, value_range):
     """Reads the encoded images and the labels of one split into memory.
 
     Args:
         name: as TFDS spells it.
         data_dir: where it is or will be prepared; None for TFDS's own place.
         split: TFDS's split syntax.
+        value_range: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -62,7 +63,9 @@ def load(name, data_dir, split):
     classes = tuple(builder.info.features[label].names) if labelled else None
     known = Found(name, split, tuple(builder.info.splits))
     labels = labels if labelled else None
-    return from_encoded(name, items, labels, classes, digest(items), found=known)
+    return from_encoded(
+        name, items, labels, classes, digest(items), value_range=value_range, found=known
+    )
 
 
 def splits(name, data_dir):

@@ -98,7 +98,7 @@ def test_train_may_be_a_class(tmp_path):
 def test_folder_refusals(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no folder .*missing"):
         sources.load(f"folder:{tmp_path}/missing")
-    with pytest.raises(ValueError, match="holds no image; accepted endings are .bmp, .gif, .jpeg"):
+    with pytest.raises(ValueError, match="holds no image; accepted endings are .avif, .bmp, .dcm"):
         sources.load(f"folder:{tmp_path}")
     with pytest.raises(ValueError, match="must have a path after the colon"):
         sources.load("folder:")

@@ -119,8 +119,8 @@ def test_decode_turns_a_phone_photo_upright():
     np.testing.assert_allclose(image[9:], np.broadcast_to(BLUE, (7, 8, 3)), atol=4)
 
 
-@pytest.mark.parametrize("min_side, side", [(None, 128), (100, 128), (64, 64), (20, 32), (1, 16)])
-def test_decode_shrinks_a_jpeg_but_not_below_min_side(min_side, side):
+@pytest.mark.parametrize("min_side, side", [(None, 128), (100, 128), (64, 64), (20, 32), (7, 8)])
+def test_decode_shrinks_an_image_but_not_below_min_side(min_side, side):
     data = encoded(split_image(RED, BLUE, (2 * 128, 128)), "JPEG", quality=95)
     image = codec.decode(data, min_side)
     assert image.shape == (side, 2 * side, 3)

@@ -173,7 +173,7 @@ def test_a_recipe_says_how_far_a_jpeg_may_shrink():
 def test_small_views_have_a_say_in_how_far_a_jpeg_may_shrink(
     area, small_size, small_area, aspect, side
 ):
-    from simsiam_keras.augment.recipe import Recipe
+    from simsiam_keras.augment.recipe import Recipe, needed_side
 
     class Views:
         recipe = Recipe(
@@ -185,7 +185,7 @@ def test_small_views_have_a_say_in_how_far_a_jpeg_may_shrink(
             small_crop_area=(small_area, 0.5),
         )
 
-    assert pipeline._min_side(Views()) == side
+    assert needed_side(Views.recipe) == side
 
 
 def test_with_the_real_augmentation(source):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.generated import photograph
 from simsiam_keras.data import base, batches, pipeline, sources
+from simsiam_keras.data import images as codec
 from tests.conftest import ROOT
 from tests.data.numbered import (
     BATCH,
@@ -70,7 +72,7 @@ def test_training_images_read_no_more_of_a_jpeg_than_they_need():
     assert source.asked == {3}
     source = OnTheFly()
     list(pipeline.evaluation_batches(source, 3))
-    assert source.asked == {None}
+    assert source.asked == {batches.OVERSAMPLED * 3}
 
 
 def detail(images):
@@ -86,6 +88,21 @@ def test_reading_less_costs_no_detail(photographs, size):
     (too_small,) = batches.read_batches(photographs, order, size, 1.0, 16, min_side=size // 4)
     assert detail(images) > 0.9 * detail(whole)
     assert detail(too_small) < 0.6 * detail(whole)
+
+
+def test_evaluation_of_a_photograph_at_a_fraction_is_that_of_the_whole(tmp_path):
+    for i, ending in enumerate(("jpg", "png")):
+        image = photograph(np.random.default_rng(i), 1200, 1600 + i)
+        image.save(tmp_path / f"x.{ending}")
+    source = sources.load(f"folder:{tmp_path}")
+    assert source.read(0, batches.OVERSAMPLED * 32).shape[0] < 300
+    ((images, _),) = pipeline.evaluation_batches(source, 32)
+    for i, image in enumerate(images.astype(int)):
+        pixels = source.read(i)
+        whole = codec.resize_and_crop(pixels, 32).astype(int)
+        assert np.abs(image - whole).max() <= 4 and np.abs(image - whole).mean() < 0.5
+        nearest = Image.fromarray(pixels).resize((43, 32), Image.Resampling.NEAREST)
+        assert np.abs(np.asarray(nearest)[:, 5:37] - whole).mean() > 2  # without averaging
 
 
 class Leaking(base.EncodedSource):
