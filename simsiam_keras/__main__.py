@@ -90,6 +90,8 @@ def _dispatch(command, cfg):
 
         return diagnose.diagnose(cfg)
     if command in ("study", "compare"):  # train in other processes, and take no memory from them
+        if cfg.plan:
+            raise ValueError("--plan is of `pretrain`: leave it out, or plan the recipe alone")
         with _no_native_messages():
             from simsiam_keras.study import compare, runner
 

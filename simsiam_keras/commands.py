@@ -20,6 +20,7 @@ from simsiam_keras import (
     inputs,
     interrupts,
     plots,
+    preflight,
     runs,
     settings,
     train,
@@ -39,13 +40,17 @@ def pretrain(cfg, console=None):
         console: a `rich.console.Console` for progress, standard error by default.
 
     Returns:
-        The content of result.json and `run_dir`, a dict.
+        The content of result.json and `run_dir`, a dict; with `plan`, what the run will take.
 
     Raises:
         ValueError: if the configuration or its input cannot be used; nothing has been trained.
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
         Interrupted: after a signal, with what is trained so far in a checkpoint.
     """
+    if cfg.plan:
+        with build.place(cfg):
+            say = _saying(console or Console(stderr=True))
+            return preflight.plan(build.parts(cfg, say), say)
     with build.place(cfg):
         # Every process computes the same; the first alone writes and talks.
         first = distribute.process() == 0

@@ -100,7 +100,11 @@ class Encoder:
     encoder: str = option(
         "resnet18", "resnet10, resnet18, resnet34, resnet50, twin or keras.applications:NAME."
     )
-    stem: str = option("cifar", "First layers.", choices=("cifar", "imagenet", "stride2"))
+    stem: str = option(
+        "auto",
+        "First layers; `auto`: those of the recipe, imagenet or else cifar.",
+        choices=("auto", "cifar", "imagenet", "stride2"),
+    )
     width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
     zero_init_residual: bool = option(False, "Start every residual block as the identity.")
 
@@ -233,9 +237,16 @@ class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, 
         + " need labels.",
         choices=tuple(family.FAMILY),
     )
+    plan: bool = option(
+        False,
+        "Say what was understood and what the run will take, by a few steps; write nothing.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
+        if self.stem == "auto":  # flags.cfg has what it is
+            stem = "imagenet" if self.recipe == "imagenet" else "cifar"
+            object.__setattr__(self, "stem", stem)
         if self.batch_size % self.gradient_accumulation:
             raise ValueError(
                 "--batch_size must be a multiple of --gradient_accumulation. Received: "

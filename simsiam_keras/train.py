@@ -21,6 +21,7 @@ from simsiam_keras import (
     interrupts,
     monitors,
     plots,
+    preflight,
     progress,
     runs,
 )
@@ -92,7 +93,9 @@ def pretrain(parts, run_dir, console):
             write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
             keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
             watches += [callbacks.Record(run_dir, writer, rows), keeper]
+        total = parts.epochs * parts.steps
         watches += [
+            preflight.Stopwatch(total, parts.flags, parts.recipe.size, say),
             callbacks.CollapseWatch(say, parts.flags, rows, parts.stop_on_collapse),
             bar,
         ]

@@ -41,7 +41,7 @@ LEVELS = [
         "targets",
     },
     {"evaluation"},
-    {"monitors", "views", "resident", "inputs"},
+    {"monitors", "views", "resident", "inputs", "preflight"},
     {"feeds"},
     {"build"},
     {"train"},

@@ -194,7 +194,7 @@ def protocol(cfg, cell, own):
 
 def command(cfg):
     """The command that gives a `config.Grid`, with every flag that is not at its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(cfg)}
+    defaults = dataclasses.asdict(type(cfg)())  # with the stem of the default recipe
     defaults["method"] = options.Pretrain.method  # the fields are those of another
     changed = [
         f"--{name}={flagfile.spell(getattr(cfg, name))}"
