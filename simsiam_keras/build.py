@@ -26,7 +26,7 @@ from simsiam_keras import (
     settings,
     views,
 )
-from simsiam_keras.augment.recipe import RECIPES, Recipe
+from simsiam_keras.augment.recipe import RECIPES, Recipe, in_channels
 from simsiam_keras.data import cache, pipeline, ranges, sources, subsets
 
 
@@ -180,7 +180,7 @@ def source(cfg):
     Raises:
         ValueError: if the method needs labels and there are none.
     """
-    images = inputs.images_of(cfg, cfg.split)
+    images = inputs.images_of(cfg, cfg.split, channels=cfg.channels)
     if cfg.member.supervised and images.labels is None:
         raise ValueError(
             f"--method={cfg.method} needs labelled images; {images.name} has no labels"
@@ -225,7 +225,7 @@ def _check_memory(cfg, recipe, batch_size):
     except (AttributeError, ValueError, OSError):  # not told, as on Windows
         return
     values = cfg.full_views * recipe.size**2 + cfg.small_views * recipe.small_size**2
-    needed = 4 * 3 * values * batch_size
+    needed = 4 * cfg.channels * values * batch_size
     if needed > memory:
         raise ValueError(
             "--image_size, --batch_size and the number of views must fit in memory: the views of "
@@ -235,7 +235,7 @@ def _check_memory(cfg, recipe, batch_size):
 
 def recipe(cfg):
     """The augmentation recipe that the flags describe."""
-    made = RECIPES[cfg.recipe]
+    made = in_channels(RECIPES[cfg.recipe], cfg.channels)
     if cfg.image_size:
         made = dataclasses.replace(made, size=cfg.image_size)
     if cfg.min_crop:
@@ -252,7 +252,7 @@ def recipe(cfg):
 
 def encoder(cfg, size):
     """The encoder that the flags describe, for square images of `size` pixels; None: of any."""
-    shape = (size, size, 3)
+    shape = (size, size, cfg.channels)
     kind, _, name = cfg.encoder.partition(":")
     if kind == "keras.applications":
         return encoders.application(name, shape)
@@ -317,6 +317,7 @@ def _headline(cfg, source, model, steps, batch_size):
     scaled = ranges.described(source.value_range)
     return (
         f"{len(source):,} images of {source.name}, "
+        + ("" if source.channels == 3 else f"{source.channels} channel(s), ")
         + (f"{scaled}, " if scaled else "")
         + f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
         f"{steps} steps of {batch_size}, "

@@ -86,7 +86,7 @@ def linear_probe(cfg, console=None):
     rates = _rates(cfg.learning_rates)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     say = _saying(console)
-    train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder.stored_range)
+    train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
@@ -153,7 +153,7 @@ def nearest_neighbours(cfg, console=None):
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     say = _saying(console)
-    bank, queries, test_part = inputs.train_and_test(cfg, say, encoder.stored_range)
+    bank, queries, test_part = inputs.train_and_test(cfg, say, encoder)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         measured = knn.knn_measure(
             *encoded.mapped(encoder, bank, cfg.batch_size, run_dir, console),
@@ -196,7 +196,8 @@ def write_features(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    source, say = inputs.images_of(cfg, cfg.split, encoder.stored_range), _saying(console)
+    say, known = _saying(console), (encoder.stored_range, encoder.channels)
+    source = inputs.images_of(cfg, cfg.split, *known)
     inputs.tell(source, say)
     with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
         path = run_dir / "features.npy"
@@ -267,7 +268,7 @@ def preview(cfg, console=None):
     Raises:
         ValueError: if the data cannot be used.
     """
-    source = inputs.images_of(cfg, cfg.split)
+    source = inputs.images_of(cfg, cfg.split, channels=cfg.channels)
     inputs.tell(source, _saying(console or Console(stderr=True)))
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,8 @@ def application(name, input_shape=(224, 224, 3)):
 
     Args:
         name: the constructor's name, such as `"EfficientNetV2B0"`.
-        input_shape: `(height, width, 3)`; each model has a smallest size of its own. With None for
+        input_shape: `(height, width, 3)`; each model has a smallest size of its own, and its
+            preprocessing is of RGB. With None for
             height and width, any size; some models then pad an odd side by a pixel less than those
             made for it, and NASNet leaves some layers out.
 
@@ -117,8 +118,13 @@ def application(name, input_shape=(224, 224, 3)):
         A functional `keras.Model`, images with values 0..255 to average-pooled features.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or the images have other channels than 3.
     """
+    if input_shape[-1] != 3:
+        raise ValueError(
+            "`keras.applications` has models of 3 channels; take another encoder, such as "
+            f"resnet18, or --channels=3. Received: input_shape={input_shape}"
+        )
     constructor = getattr(keras.applications, name, None)
     if not inspect.isfunction(constructor):
         known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))

@@ -27,6 +27,7 @@ class LoadedEncoder:
         dim: width of the features.
         path: where it was read from.
         stored_range: what became 0 and 255 in the files that it was trained on, see `cards.Card`.
+        channels: of the images; default 3.
     """
 
     image_size: int
@@ -35,12 +36,13 @@ class LoadedEncoder:
     path: str
     _features: object
     stored_range: list | str | None = None
+    channels: int = 3
 
     def __call__(self, images):
         """Features of a batch.
 
         Args:
-            images: `[n, image_size, image_size, 3]`, uint8 or float, values 0..255.
+            images: `[n, image_size, image_size, channels]`, uint8 or float, values 0..255.
 
         Returns:
             `[n, dim]`, float32 NumPy array.
@@ -60,7 +62,7 @@ class LoadedEncoder:
 def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
     """Writes `encoder.keras`, the SavedModel `encoder/` and the card `encoder.json` to a folder.
 
-    The SavedModel's `serve` takes `[n, height, width, 3]` images with values 0..255, uint8 or
+    The SavedModel's `serve` takes `[n, height, width, c]` images with values 0..255, uint8 or
     float32, of any batch size, and contains the normalization; it needs neither this package nor
     Keras to be loaded. Written on JAX it takes uint8 only; without TensorFlow it is left out.
 
@@ -121,7 +123,7 @@ def load_encoder(path, trust=False):
 
     Raises:
         ValueError: if there is no encoder at `path`, it is damaged or not to be trusted, it is not
-            from square RGB images to features, or its weights are not finite.
+            from square images to features, or its weights are not finite.
         ImportError: for a SavedModel, if TensorFlow is not installed.
     """
     path = Path(path)
@@ -134,11 +136,11 @@ def load_encoder(path, trust=False):
     described = cards.describes(card, path)
     if not (described or trust):
         _refuse_unknown(path, card)
-    size, dim, features = (_read_keras if is_file else _read_saved_model)(path, trust)
+    (size, channels), dim, features = (_read_keras if is_file else _read_saved_model)(path, trust)
     # A card of another encoder, which only lies beside this one, says nothing of it.
     of_this = card and (described or path.name in card.digest or not card.digest)
     crop, stored_range = (card.eval_crop, card.stored_range) if of_this else (1.0, None)
-    return LoadedEncoder(size, crop, dim, str(path), features, stored_range)
+    return LoadedEncoder(size, crop, dim, str(path), features, stored_range, channels)
 
 
 def _refuse_unknown(path, card):
@@ -166,10 +168,10 @@ def _read_keras(path, trust):
         _refuse_wider_than_its_weights(path)
         with devices.on_host():
             model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
-    size, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
+    taken, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
     values = ((v.path, keras.ops.convert_to_numpy(v)) for v in model.variables)
     _refuse_not_finite(path, values)
-    return size, dim, model.predict_on_batch
+    return taken, dim, model.predict_on_batch
 
 
 def _read_saved_model(path, trust):
@@ -186,7 +188,7 @@ def _read_saved_model(path, trust):
     if signature is None or not hasattr(module, "serve"):
         raise ValueError(f"{path} has no endpoint `serve`; write an encoder there with `export`")
     images = signature.structured_input_signature[1]
-    size, dim = _fitting(path, _shapes(images), _shapes(signature.structured_outputs))
+    taken, dim = _fitting(path, _shapes(images), _shapes(signature.structured_outputs))
     _refuse_not_finite(path, ((v.name, v.numpy()) for v in signature.variables))
     (dtype,) = (x.dtype for x in images.values())
 
@@ -194,7 +196,7 @@ def _read_saved_model(path, trust):
         batch = tf.convert_to_tensor(batch)
         return module.serve(tf.cast(batch, dtype) if dtype.is_floating else batch)
 
-    return size, dim, features
+    return taken, dim, features
 
 
 @contextlib.contextmanager
@@ -244,13 +246,13 @@ def _shapes(tensors):
 
 
 def _fitting(path, inputs, outputs):
-    """The side of the images and the width of the features, from an encoder's shapes."""
+    """Side and channels of the images, and width of the features, from an encoder's shapes."""
     if len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2:
-        (_, size, *others), (_, dim) = inputs[0], outputs[0]
-        if size and dim and others == [size, 3]:
-            return size, dim
+        (_, size, wide, channels), (_, dim) = inputs[0], outputs[0]
+        if size and dim and channels and wide == size:
+            return (size, channels), dim
     raise ValueError(
-        f"{path} must take one input [n, side, side, 3], RGB images of one size, and give one "
+        f"{path} must take one input [n, side, side, channels], images of one size, and give one "
         f"output [n, width]. Received: inputs {inputs}, outputs {outputs}"
     )
 

@@ -9,20 +9,21 @@ from simsiam_keras.errors import sentence
 TEST = "test"  # the split that is classified where nobody says
 
 
-def images_of(cfg, split, known=None):
+def images_of(cfg, split, known=None, channels=3):
     """The images that the flags of any command name, of one of their splits.
 
     Args:
         cfg: a configuration with the flags of `options.Images`.
         split: name of the part.
         known: the range of values to take where `--value_range=auto`, see `ranges.chosen`.
+        channels: of the images; default 3.
 
     Returns:
         A `data.Source`.
     """
     value_range = ranges.chosen(cfg.value_range, known)
     table = (cfg.labels, cfg.labels_columns)
-    return sources.load(cfg.dataset, cfg.data_dir or None, split, *table, value_range)
+    return sources.load(cfg.dataset, cfg.data_dir or None, split, *table, value_range, channels)
 
 
 def tell(source, say):
@@ -43,9 +44,10 @@ def probe(cfg, images, say):
     def load(split):
         known = images.value_range  # what the encoder is shown
         if name == cfg.dataset:
-            return images_of(cfg, split, known)
-        value_range = ranges.chosen(cfg.value_range, known)
-        return sources.load(name, cfg.data_dir or None, split, value_range=value_range)
+            return images_of(cfg, split, known, images.channels)
+        options = {"value_range": ranges.chosen(cfg.value_range, known)}
+        options["channels"] = images.channels
+        return sources.load(name, cfg.data_dir or None, split, **options)
 
     bank = images if same else load(cfg.probe_split)
     if bank.labels is None and cfg.probe_dataset:
@@ -101,9 +103,9 @@ def why(images):
     return f" ({images.found.unlabelled})" if images.found.unlabelled else ""
 
 
-def labelled(cfg, split, known=None):
+def labelled(cfg, split, known=None, channels=3):
     """The images of a split, which a command needs labelled."""
-    source = images_of(cfg, split, known)
+    source = images_of(cfg, split, known, channels)
     if source.labels is None:
         raise ValueError(
             f"--dataset={cfg.dataset} has no labels{why(source)}, which this command needs; "
@@ -112,14 +114,16 @@ def labelled(cfg, split, known=None):
     return source
 
 
-def train_and_test(cfg, say, known=None):
-    """Labelled images to learn from and to test on, and what the latter are, in words."""
-    train_set = labelled(cfg, cfg.split, known)
+def train_and_test(cfg, say, encoder):
+    """Labelled images for an encoder to learn from and to test on, and what the latter are."""
+    known, channels = encoder.stored_range, encoder.channels
+    train_set = labelled(cfg, cfg.split, known, channels)
     tell(train_set, say)
     known = known or train_set.value_range
     if cfg.test_split != TEST:  # typed, and so meant
-        return train_set, labelled(cfg, cfg.test_split, known), f"the {cfg.test_split} split"
-    load = functools.partial(images_of, cfg, known=known)
+        test_set = labelled(cfg, cfg.test_split, known, channels)
+        return train_set, test_set, f"the {cfg.test_split} split"
+    load = functools.partial(images_of, cfg, known=known, channels=channels)
     test_set = queries_of(train_set, load, TEST, say)
     if test_set is not None:
         return train_set, test_set, f"the {TEST} split"

@@ -74,6 +74,21 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """How many channels images get; what evaluates an encoder takes those of its card."""
+
+    group = "data"
+
+    channels: int = option(
+        3,
+        "Channels of the images. 3: colour, grey is repeated; 1: grey, colour becomes its luma; "
+        "any other number: files must have as many, which are taken as they are. But for 3, views "
+        "are jittered in brightness and contrast alone.",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
 class Views:
     """How two views are made of each image."""
 
@@ -225,7 +240,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, Images):
+class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, Channels, Images):
     """Trains an encoder and leaves a run folder."""
 
     group = "method"
@@ -416,7 +431,7 @@ class Diagnose(Common):
 
 
 @dataclass(frozen=True)
-class Preview(Common, family.SmallViewFlags, Views, Images):
+class Preview(Common, family.SmallViewFlags, Views, Channels, Images):
     """Draws pairs of views, to see what the encoder will be shown."""
 
     group = "run"

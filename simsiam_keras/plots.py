@@ -10,6 +10,18 @@ def write_png(path, image):
     Image.fromarray(image).save(path)
 
 
+def shown(images):
+    """Images of any channels as a picture shows them: grey, or the first three as RGB.
+
+    Args:
+        images: uint8 `[n, height, width, channels]`; of one or two channels the first is grey.
+
+    Returns:
+        uint8 `[n, height, width, 3]`.
+    """
+    return images[..., :3] if images.shape[-1] >= 3 else images[..., :1].repeat(3, axis=-1)
+
+
 def pair_grid(x1, x2, small=(), columns=8, zoom=1):
     """Lays view pairs out as one image: the two views of an image above each other.
 

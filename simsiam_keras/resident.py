@@ -47,7 +47,7 @@ def _why_not(cfg):
 
 def nbytes(source, size):
     """Bytes of all images of a source as squares of `size`, or as they are."""
-    shape = (size, size, 3) if size else source.image_shape
+    shape = (size, size, source.channels) if size else source.image_shape
     return len(source) * math.prod(shape)
 
 
@@ -80,7 +80,7 @@ def batches(images, rows):
     """What `fit` takes: all images, and which of them the next steps take.
 
     Args:
-        images: uint8 `[n, height, width, 3]`, on the device.
+        images: uint8 `[n, height, width, channels]`, on the device.
         rows: of `data.rows.training_rows`.
 
     Yields:
@@ -91,7 +91,7 @@ def batches(images, rows):
 
 
 def put(source, size):
-    """All images of a source on the device, uint8 `[n, height, width, 3]`."""
+    """All images of a source on the device, uint8 `[n, height, width, channels]`."""
     import jax
 
     return jax.device_put(all_images(source, size))

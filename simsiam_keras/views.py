@@ -97,6 +97,7 @@ def preview(cfg, recipe, source, pairs):
     batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
     made = [views(batch, number) for number, batch in enumerate(batches)]
     x1, x2, *small = (np.concatenate([_uint8(x) for x in same]) for same in zip(*made, strict=True))
+    x1, x2, *small = map(plots.shown, (x1, x2, *small))
     return plots.pair_grid(x1, x2, small, zoom=max(1, 96 // recipe.size))
 
 

@@ -330,7 +330,7 @@ UNFIT = {
     "not pooled": lambda: keras.Sequential([keras.Input((16, 16, 3)), L.Conv2D(2, 3)]),
     "not square": lambda: model(shape=(16, 12, 3)),
     "of any size": lambda: model(shape=(None, None, 3)),
-    "grey": lambda: model(shape=(16, 16, 1)),
+    "of any channels": lambda: model(shape=(16, 16, None)),
     "vectors": lambda: keras.Sequential([keras.Input((16,)), L.Dense(2)]),
     "no input": lambda: keras.Sequential([L.Flatten()]),
     "a method": method,
@@ -341,7 +341,9 @@ UNFIT = {
 def test_a_model_that_is_no_encoder_is_refused(make, tmp_path):
     path = tmp_path / "model.keras"
     make().save(path)
-    with pytest.raises(ValueError, match=r"model.keras must take one input \[n, side, side, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"model.keras must take one input \[n, side, side, channels\]"
+    ):
         export.load_encoder(path)
 
 

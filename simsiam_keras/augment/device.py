@@ -41,7 +41,7 @@ class Views(keras.layers.Layer):
 
     Raises:
         ValueError: if no recipe has the name, `size`, `seed` or `views` is out of its range, or a
-            batch is not `[n, h, w, 3]` with h and w known.
+            batch is not `[n, h, w, channels]` with h and w known.
 
     Example:
     >>> views = Views("cifar", size=24)
@@ -66,9 +66,10 @@ class Views(keras.layers.Layer):
         self.built = True
 
     def call(self, images, training=False):
-        if len(images.shape) != 4 or None in images.shape[1:] or images.shape[3] != 3:
+        channels = self.recipe.channels
+        if len(images.shape) != 4 or None in images.shape[1:] or images.shape[3] != channels:
             raise ValueError(
-                "`images` must be [n, h, w, 3] with h and w known. "
+                f"`images` must be [n, h, w, {channels}] with h and w known. "
                 f"Received: shape={tuple(images.shape)}"
             )
         total = self.views + self.recipe.small_views
@@ -129,12 +130,12 @@ def augment(images, draws, recipe):
     """Make one view of each image.
 
     Args:
-        images: `[n, h, w, 3]`, values 0..255.
+        images: `[n, h, w, channels]`, values 0..255.
         draws: uniform in [0, 1), `[n, total]`; total is the sum of `widths(recipe)`.
         recipe: a `Recipe`.
 
     Returns:
-        float32 `[n, size, size, 3]`, values 0..255.
+        float32 `[n, size, size, channels]`, values 0..255.
     """
     draws = split(draws, widths(recipe))
     boxes = crop_boxes(draws["crop"], images.shape[1:3], recipe)

@@ -1,7 +1,7 @@
 """What the device engine does to images: crop, colour, blur, as pure functions of `keras.ops`.
 
 Shapes are static and every draw is an argument, so that one definition serves TensorFlow, JAX and
-PyTorch, eager or compiled. An image is three planes, `[3, h, w]`.
+PyTorch, eager or compiled. An image is its channels' planes, `[c, h, w]`, three of RGB.
 """
 
 import math
@@ -58,13 +58,13 @@ def crop(images, boxes, size, flipped=None):
     sides, so it may as well be done here, where it costs nothing.
 
     Args:
-        images: `[n, h, w, 3]`.
+        images: `[n, h, w, c]`.
         boxes: `(top, left, h, w)`, each `[n, 1]`.
         size: side of the result in pixels.
         flipped: bool `[n, 1]`, or None for no mirroring.
 
     Returns:
-        float32 `[n, 3, size, size]`.
+        float32 `[n, c, size, size]`.
     """
     height, width = images.shape[1:3]
     top, left, h, w = boxes
@@ -76,12 +76,12 @@ def crop(images, boxes, size, flipped=None):
 
 
 def two_products(rows, views, columns):
-    """`rows @ plane @ columns^T` for each plane of `[n, 3, h, w]`."""
-    height, width = views.shape[2:]
+    """`rows @ plane @ columns^T` for each plane of `[n, c, h, w]`."""
+    channels, height, width = views.shape[1:]
     size = rows.shape[1]
-    views = ops.reshape(views, (-1, 3 * height, width))
+    views = ops.reshape(views, (-1, channels * height, width))
     views = ops.matmul(views, ops.transpose(columns, (0, 2, 1)))
-    return ops.matmul(rows[:, None], ops.reshape(views, (-1, 3, height, size)))
+    return ops.matmul(rows[:, None], ops.reshape(views, (-1, channels, height, size)))
 
 
 def interpolation(start, length, pixels, size):
@@ -116,12 +116,12 @@ def jitter(views, draws, recipe):
     computed in every slot but once, between what comes before it in a view's order and what after.
 
     Args:
-        views: `[n, 3, h, w]`.
+        views: `[n, c, h, w]`.
         draws: `[n, 1 + 2k]` for k operations of strength > 0: whether, k for the order, k amounts.
         recipe: a `Recipe`.
 
     Returns:
-        `[n, 3, h, w]`.
+        `[n, c, h, w]`.
 
     Reference:
         torchvision.transforms.ColorJitter
@@ -160,12 +160,12 @@ def blends(views, order, amount):
     saturation.
 
     Args:
-        views: `[n, 3, h, w]`.
+        views: `[n, c, h, w]`.
         order: the operation in each slot, `[n, slots]`; where it is hue, f must be 1.
         amount: the factors f, `[n, slots]`.
 
     Returns:
-        `[n, 3, h, w]`.
+        `[n, c, h, w]`.
     """
     order, amount = order[:, :, None, None, None], amount[:, :, None, None, None]
     for slot in range(order.shape[1]):
@@ -179,7 +179,9 @@ def blends(views, order, amount):
 
 
 def luma(views):
-    """Grey image `[n, 1, h, w]` of `[n, 3, h, w]`."""
+    """Grey image `[n, 1, h, w]` of `[n, c, h, w]`: of RGB its luma, otherwise the mean."""
+    if views.shape[1] != 3:
+        return ops.mean(views, axis=1, keepdims=True)
     return sum(weight * views[:, c : c + 1] for c, weight in enumerate(LUMA))
 
 
@@ -215,12 +217,12 @@ def blur(views, draws, recipe):
     normalized, as two products with its matrix.
 
     Args:
-        views: `[n, 3, h, w]`, h = w.
+        views: `[n, c, h, w]`, h = w.
         draws: `[n, 2]`: whether, and sigma.
         recipe: a `Recipe`.
 
     Returns:
-        `[n, 3, h, w]`.
+        `[n, c, h, w]`.
     """
     # So narrow a Gaussian is exactly one tap: the identity.
     sigma = ops.where(draws[:, :1] < recipe.blur, between(draws[:, 1:], *recipe.blur_sigma), 1e-3)

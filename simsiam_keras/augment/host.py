@@ -98,7 +98,8 @@ class ColorJitter(DrawnLayer):
 
     Brightness, contrast and saturation are `clip(f x + (1 - f) target, 0, 255)` with the target
     0, the mean of the grey image, and the grey image; hue is shifted in HSV. A view that is not
-    jittered has every f = 1 and a shift of 0.
+    jittered has every f = 1 and a shift of 0. The grey image of other than three channels is their
+    mean.
 
     Args:
         strengths: brightness, contrast, saturation, hue; an operation of strength 0 is left out.
@@ -240,7 +241,7 @@ class Views:
             self.layers.append(RandomFlip(recipe.flip))
         # Only what follows the crop is compiled: its shapes do not vary with the photo's, and one
         # trace serves every n (XLA still compiles once for each).
-        views = tf.TensorSpec([None, recipe.size, recipe.size, 3], "float32")
+        views = tf.TensorSpec([None, recipe.size, recipe.size, recipe.channels], "float32")
         draws = [tf.TensorSpec([None, layer.draws], "float32") for layer in self.layers]
         self.compiled = tf.function(
             self.finish, input_signature=[views, draws], jit_compile=True, autograph=False
@@ -250,19 +251,22 @@ class Views:
         """Make the views.
 
         Args:
-            images: uint8 RGB `[n, h, w, 3]`; n, h and w may be unknown until run time.
+            images: uint8 `[n, h, w, channels]`; n, h and w may be unknown until run time.
             seed: two integers, `[2]`.
 
         Returns:
-            `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, 3]`; then the small ones,
-            each uint8 `[n, small_size, small_size, 3]`.
+            `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, c]`; then the small ones,
+            each uint8 `[n, small_size, small_size, c]`.
 
         Raises:
-            ValueError: if the images are no RGB batch.
+            ValueError: if the images are no batch of the recipe's channels.
         """
         images = tf.convert_to_tensor(images)
-        if images.shape.rank != 4 or images.shape[3] != 3:
-            raise ValueError(f"`images` must be [n, h, w, 3]. Received: shape={images.shape}")
+        channels = self.recipe.channels
+        if images.shape.rank != 4 or images.shape[3] != channels:
+            raise ValueError(
+                f"`images` must be [n, h, w, {channels}]. Received: shape={images.shape}"
+            )
         with tf.device("CPU:0"):
             n = tf.shape(images)[0]
             draws = self.draw(n * (self.views + self.recipe.small_views), seed)
@@ -276,7 +280,7 @@ class Views:
         size, (crop, *draws) = self.recipe.size, draws
         images = tf.concat([images] * self.views, axis=0)
         views = self.compiled(augment(self.crop, images, crop), draws)
-        views = tf.ensure_shape(views, [images.shape[0], size, size, 3])
+        views = tf.ensure_shape(views, [images.shape[0], size, size, self.recipe.channels])
         return tuple(tf.split(views, self.views))
 
     def draw(self, n, seed):
@@ -287,12 +291,12 @@ class Views:
         return tf.split(draws, widths, axis=1)
 
     def finish(self, views, draws):
-        """Everything after the crop: float `[n, size, size, 3]` to uint8."""
+        """Everything after the crop: float `[n, size, size, c]` to uint8."""
         for layer, numbers in zip(self.layers, draws, strict=True):
             views = augment(layer, views, numbers)
         return tf.cast(tf.round(views), tf.uint8)
 
 
 def augment(layer, images, draws):
-    """Apply a layer to `images` `[n, h, w, 3]` with its `draws` `[n, layer.draws]`."""
+    """Apply a layer to `images` `[n, h, w, c]` with its `draws` `[n, layer.draws]`."""
     return layer({"images": images, "labels": draws})["images"]

@@ -34,7 +34,7 @@ def crop_by_slices(images, boxes, size):
         crop = image[top : top + h, left : left + w]
         return tf.image.resize(crop, [size, size], antialias=True)
 
-    signature = tf.TensorSpec([size, size, 3], "float32")
+    signature = tf.TensorSpec([size, size, images.shape[-1]], "float32")
     return tf.map_fn(one, (images, boxes), fn_output_signature=signature)
 
 
@@ -66,15 +66,16 @@ def jitter_slot(planes, operation, amount, operations):
     """Apply to each image the one operation that its order has in this slot.
 
     Args:
-        planes: red, green and blue, each `[n, h, w]`.
+        planes: red, green and blue, or those of other channels, each `[n, h, w]`.
         operation: index of the operation, `[n, 1, 1]`.
         amount: its factor, or the shift for hue, `[n, 1, 1]`.
         operations: the indices that can occur.
 
     Returns:
-        The three planes.
+        As many planes.
     """
-    grey = sum(weight * plane for weight, plane in zip(LUMA, planes, strict=True))
+    weights = LUMA if len(planes) == 3 else [1 / len(planes)] * len(planes)
+    grey = sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
     target = tf.zeros_like(grey)
     if CONTRAST in operations:
         mean = tf.reduce_mean(grey, axis=[1, 2], keepdims=True)

@@ -14,8 +14,8 @@ class Recipe:
     """Strengths of the random augmentation that makes a view, in torchvision's definitions.
 
     A view is, in this order: random resized crop, colour jitter, grayscale, Gaussian blur,
-    horizontal flip. Images are RGB with values 0..255. A probability or strength of 0 leaves the
-    operation out. Small views (multi-crop) differ in their size and crop area alone.
+    horizontal flip. Images have values 0..255. A probability or strength of 0 leaves the operation
+    out. Small views (multi-crop) differ in their size and crop area alone.
 
     Args:
         size: side of a view in pixels, at most 8192.
@@ -34,6 +34,8 @@ class Recipe:
         small_views: number of small views beside the full ones.
         small_size: side of a small view in pixels, within [1, size]; read where there are any.
         small_crop_area: `crop_area` of a small view; default SwAV's.
+        channels: of the images; default 3, RGB. Any other number has no saturation, no hue and no
+            grayscale, which must be 0, see `in_channels`; contrast is about the mean of all values.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -62,6 +64,7 @@ class Recipe:
     small_views: int = 0
     small_size: int = 0
     small_crop_area: tuple = (0.05, 0.14)
+    channels: int = 3
 
     def __post_init__(self):
         if not isinstance(self.size, int) or not 1 <= self.size <= LARGEST_SIZE:
@@ -92,6 +95,16 @@ class Recipe:
             raise ValueError(
                 "`jitter` must be four finite strengths >= 0 (brightness, contrast, saturation, "
                 f"hue), hue <= 0.5. Received: jitter={self.jitter}"
+            )
+        if not isinstance(self.channels, int) or self.channels < 1:
+            raise ValueError(
+                f"`channels` must be an integer >= 1. Received: channels={self.channels}"
+            )
+        if self.channels != 3 and (any(self.jitter[2:]) or self.grayscale):
+            raise ValueError(
+                "`jitter` must have saturation and hue 0, and `grayscale` must be 0, where "
+                f"`channels` is not 3; `in_channels` makes them so. Received: "
+                f"channels={self.channels}, jitter={self.jitter}, grayscale={self.grayscale}"
             )
         if not LEAST_EVAL_CROP <= self.eval_crop <= 1:
             raise ValueError(
@@ -152,6 +165,27 @@ def named(recipe, size=None):
             )
         recipe = RECIPES[recipe]
     return recipe if size is None else dataclasses.replace(recipe, size=size)
+
+
+def in_channels(recipe, channels):
+    """A recipe for images of other channels, of which only red, green and blue are colours.
+
+    Args:
+        recipe: a `Recipe`.
+        channels: of the images, at least 1.
+
+    Returns:
+        The recipe itself where it has them; otherwise, but for 3, one without saturation, hue and
+        grayscale.
+
+    Example:
+    >>> in_channels(CIFAR, 13).jitter
+    (0.4, 0.4, 0.0, 0.0)
+    """
+    if channels in (3, recipe.channels):
+        return dataclasses.replace(recipe, channels=channels)
+    jitter = (*recipe.jitter[:2], 0.0, 0.0)
+    return dataclasses.replace(recipe, channels=channels, jitter=jitter, grayscale=0.0)
 
 
 def needed_side(recipe):

@@ -38,7 +38,8 @@ class Source:
         labels: int64 `[n]`, or 0 and 1 `[n, classes]` where an image has several, or None when
             there are none.
         class_names: tuple of str, or None.
-        image_shape: `(height, width, 3)`, or None when sizes vary.
+        image_shape: `(height, width, channels)`, or None when sizes vary.
+        channels: of the images: 3 unless others were asked for.
         fingerprint: 16 hexadecimal digits that change when the data change.
         names: list of n str, such as the files, or None.
         missing: the error of each image that evaluation could not decode, by its number.
@@ -47,6 +48,7 @@ class Source:
         lost: the error of `read` after which nothing more could be read, or None.
     """
 
+    channels = 3
     value_range = None
     lost = None
 
@@ -104,7 +106,7 @@ class Source:
         return self.read(index, min_side)
 
     def read(self, index, min_side=None):
-        """Returns image `index` as uint8 `[height, width, 3]`; do not write into it.
+        """Returns image `index` as uint8 `[height, width, channels]`; do not write into it.
 
         Args:
             index: within [0, len(self)).
@@ -119,7 +121,7 @@ class ArraySource(Source):
 
     Args:
         name: for people.
-        images: uint8 `[n, height, width, 3]`.
+        images: uint8 `[n, height, width, channels]`.
         labels: int64 `[n]`, 0 and 1 `[n, classes]`, or None.
         class_names: tuple of str or None.
         fingerprint: default None, a digest of the images and labels.
@@ -129,7 +131,7 @@ class ArraySource(Source):
     def __init__(self, name, images, labels=None, class_names=None, fingerprint=None, **known):
         fingerprint = fingerprint or digest([images.shape, images, labels])
         super().__init__(name, labels, class_names, images.shape[1:], fingerprint, **known)
-        self.images = images
+        self.images, self.channels = images, images.shape[3]
 
     def __len__(self):
         return len(self.images)
@@ -146,9 +148,10 @@ class EncodedSource(Source):
         items: sequence of paths or of encoded bytes.
         labels: int64 `[n]`, 0 and 1 `[n, classes]`, or None.
         class_names: tuple of str or None.
-        image_shape: `(height, width, 3)`, None when sizes vary.
+        image_shape: `(height, width, channels)`, None when sizes vary.
         fingerprint: digest of the data.
         value_range: default None, as the attribute of that name.
+        channels: of the images; default 3.
         **known: `names` and `found`, see `Source`.
 
     Attributes:
@@ -166,11 +169,12 @@ class EncodedSource(Source):
         image_shape,
         fingerprint,
         value_range=None,
+        channels=3,
         **known,
     ):
         super().__init__(name, labels, class_names, image_shape, fingerprint, **known)
         self.items = items
-        self.value_range = value_range
+        self.value_range, self.channels = value_range, channels
         self.failed = set()
         self.store, self.kept_side = None, -1
         self._lock = threading.Lock()
@@ -189,7 +193,7 @@ class EncodedSource(Source):
                 this.
 
         Returns:
-            uint8 `[height, width, 3]`.
+            uint8 `[height, width, channels]`.
 
         Raises:
             ValueError: if ten images in a row cannot be decoded.
@@ -204,7 +208,9 @@ class EncodedSource(Source):
 
     def decode(self, index, min_side=None):
         item, options = self.items[index], (min_side, self.value_range)
-        make = functools.partial(codec.decode, item, *options)
+        make = functools.partial(codec.decode, item, *options, self.channels)
+        if self.channels != 3:  # what a cache of RGB has on the disk keeps its name
+            options = (*options, self.channels)
         return self.store.get(item, options, make) if min_side == self.kept_side else make()
 
     def name_of(self, index):

@@ -34,7 +34,8 @@ def read_batches(source, order, size, eval_crop, batch_size, min_side=None):
 
 
 def _as_is(source, size, eval_crop):
-    return size is None or (eval_crop == 1 and source.image_shape == (size, size, 3))
+    square = (size, size, source.channels)
+    return size is None or (eval_crop == 1 and source.image_shape == square)
 
 
 def _resized(source, image, size, eval_crop):

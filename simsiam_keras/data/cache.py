@@ -39,10 +39,10 @@ class Memory:
         Args:
             item: a path or encoded bytes.
             options: what else decides about the pixels, hashable.
-            make: function without arguments to uint8 `[height, width, 3]`.
+            make: function without arguments to uint8 `[height, width, channels]`.
 
         Returns:
-            uint8 `[height, width, 3]`, the same whether it was kept or not.
+            uint8 `[height, width, channels]`, the same whether it was kept or not.
         """
         key = (item, options)
         image = self._images.get(key)
@@ -98,10 +98,11 @@ class Disk:
             return None
         magic, height, width, checksum = HEAD.unpack_from(data)
         pixels = memoryview(data)[HEAD.size :]
-        whole = magic == MAGIC and len(pixels) == height * width * 3
+        channels, rest = divmod(len(pixels), max(1, height * width))
+        whole = magic == MAGIC and channels and not rest
         if not whole or checksum != _checksum(height, width, pixels):
             return None
-        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        return np.frombuffer(pixels, np.uint8).reshape(height, width, channels)
 
     def _write(self, path, image):
         if self.full:

@@ -26,7 +26,15 @@ MODES_OF = 256  # images whose mode is looked at
 
 
 def from_encoded(
-    name, items, labels, classes, fingerprint, value_range=ranges.AUTO, names=None, found=None
+    name,
+    items,
+    labels,
+    classes,
+    fingerprint,
+    value_range=ranges.AUTO,
+    names=None,
+    found=None,
+    channels=3,
 ):
     """Makes a source of encoded images, without those that cannot be decoded.
 
@@ -42,6 +50,7 @@ def from_encoded(
         value_range: as in `sources.load`.
         names: list of n str or None, what the images are called.
         found: a `Found` of what is known before; default None.
+        channels: of the images, as in `sources.load`; default 3.
 
     Returns:
         An `ArraySource` or an `EncodedSource`.
@@ -51,10 +60,11 @@ def from_encoded(
     """
     value_range = ranges.parse(value_range)
     if value_range == ranges.AUTO:
-        value_range = ranges.of_set(items, codec.own_range)
-    decoded = _decode_once(items, value_range)
+        value_range = ranges.of_set(items, functools.partial(codec.own_range, channels=channels))
+    decoded = _decode_once(items, value_range, channels)
     if decoded is None:
-        results = _parallel(codec.header_shape, items, "Checking")
+        header_shape = functools.partial(codec.header_shape, channels=channels)
+        results = _parallel(header_shape, items, "Checking")
     else:
         images, results = decoded
     good, skipped, damaged = _good(name, items, results)
@@ -64,7 +74,7 @@ def from_encoded(
         skipped=found.skipped + _named(skipped, results, items, names),
         damaged=found.damaged + _named(damaged, results, items, names),
         sizes=() if decoded or not len(good) else spread(results[g] for g in good),
-        modes=_modes([items[g] for g in good[:: -(-len(good) // MODES_OF) or 1]]),
+        modes=_modes([items[g] for g in good[:: -(-len(good) // MODES_OF) or 1]], channels),
     )
     if len(good) < len(items):
         labels = None if labels is None else labels[good]
@@ -78,6 +88,7 @@ def from_encoded(
     kept = {results[g] for g in good}
     shape = kept.pop() if len(kept) == 1 else None
     items = [items[g] for g in good]
+    known["channels"] = channels
     return EncodedSource(name, items, labels, classes, shape, fingerprint, value_range, **known)
 
 
@@ -85,22 +96,24 @@ def _named(numbers, results, items, names):
     return tuple((names[i] if names else label_of(items, i), sentence(results[i])) for i in numbers)
 
 
-def _modes(items):
+def _modes(items, channels):
     """`(mode, images)` of some images; of what has no mode, nothing."""
-    counts = collections.Counter(m for m in map(_try(codec.mode), items) if isinstance(m, str))
+    mode = _try(functools.partial(codec.mode, channels=channels))
+    counts = collections.Counter(m for m in map(mode, items) if isinstance(m, str))
     return tuple(counts.most_common())
 
 
-def _decode_once(items, value_range):
-    """Returns uint8 `[n, h, w, 3]` and a list of errors, or None if sizes vary or do not fit."""
-    shape = next((s for s in map(_try(codec.header_shape), items) if isinstance(s, tuple)), None)
+def _decode_once(items, value_range, channels):
+    """Returns uint8 `[n, h, w, c]` and a list of errors, or None if sizes vary or do not fit."""
+    header_shape = _try(functools.partial(codec.header_shape, channels=channels))
+    shape = next((s for s in map(header_shape, items) if isinstance(s, tuple)), None)
     most = min(DECODED_BYTES, memory_bytes() // 2)
     if shape is None or len(items) * np.prod(shape) > most or is_photograph(shape):
         return None
     images = np.zeros((len(items), *shape), np.uint8)
 
     def fill(number):
-        image = codec.decode(items[number], value_range=value_range)
+        image = codec.decode(items[number], value_range=value_range, channels=channels)
         if image.shape != shape:
             raise _SizesVary
         images[number] = image

@@ -14,7 +14,7 @@ from simsiam_keras.data.found import Found
 FILES_LOOKED_INTO, BYTES_LOOKED_AT = 4096, 4096  # for the fingerprint
 
 
-def load(name, root, split, labels="", columns="", value_range="auto"):
+def load(name, root, split, labels="", columns="", value_range="auto", channels=3):
     """Images of a folder; `sources.load` has the rules.
 
     Args:
@@ -24,6 +24,7 @@ def load(name, root, split, labels="", columns="", value_range="auto"):
         labels: a table of labels, see `tables.read`; default none, the folders are the classes.
         columns: its columns, see `tables.read`.
         value_range: as in `sources.load`.
+        channels: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -65,6 +66,7 @@ def load(name, root, split, labels="", columns="", value_range="auto"):
         classes,
         _fingerprint(read.files, items),
         value_range=value_range,
+        channels=channels,
         names=read.paths,
         found=Found(
             place=folder.path,

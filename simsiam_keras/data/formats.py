@@ -7,7 +7,7 @@ import os
 import stat
 
 from simsiam_keras.data import numeric, pictures
-from simsiam_keras.data.stored import Skipped
+from simsiam_keras.data.stored import COLOURS, Skipped
 
 ENDINGS = (
     ".avif",
@@ -38,18 +38,20 @@ MOST_ASPECT = 50  # or a short side scaled to 224 pixels makes a long one beyond
 
 
 @contextlib.contextmanager
-def opened(item):
+def opened(item, channels=3):
     """Opens an image and reads its header.
 
     Args:
         item: a path, or the encoded bytes.
+        channels: that are wanted; 1 and 3 are made of grey and colour, other numbers must be what
+            the image has.
 
     Yields:
         A `Stored`, within whose block the pixels can be read.
 
     Raises:
-        Skipped: if it is no regular file, too large or too thin, or needs a library that is not
-            installed.
+        Skipped: if it is no regular file, too large or too thin, has other channels, or needs a
+            library that is not installed.
         Exception: of whatever kind a decoder raises when it is not an image.
     """
     if not isinstance(item, bytes) and not is_regular(item):
@@ -58,8 +60,12 @@ def opened(item):
         head = file.read(HEAD)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        stored = _reader(head, item)(file)
+        stored = _reader(head, item, channels)(file)
         _refuse_size(*stored.size, size)
+        if channels not in COLOURS and stored.channels != channels:
+            raise Skipped(
+                f"it has {stored.channels} channel(s), not those of --channels={channels}"
+            )
         yield stored
 
 
@@ -91,11 +97,11 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def _reader(head, item):
+def _reader(head, item, channels):
     if head.startswith(_TIFF):
-        return pictures.tiff
+        return functools.partial(pictures.tiff, channels=channels)
     if head.startswith(b"\x93NUMPY"):
-        return functools.partial(numeric.npy, item=item)
+        return functools.partial(numeric.npy, item=item, channels=channels)
     if head[4:8] == b"ftyp":
         brands = {head[i : i + 4] for i in range(8, min(len(head), _box(head)), 4)}
         if brands & {b"avif", b"avis"}:

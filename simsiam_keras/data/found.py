@@ -21,6 +21,7 @@ class Found:
         unlabelled: why there are no labels; empty where nobody need know.
         sizes: `(height, width)` of all images, or least, median and largest; empty if unknown.
         modes: `(mode, images)`, Pillow's or of an array, of the images that were looked at.
+        channels: of the images as they are used.
         ignored: `(ending or kind, files)` of what is no image.
         skipped: `(name, why)` of images and folders that are not damaged and not taken.
         damaged: `(name, why)` of images that cannot be decoded.
@@ -35,6 +36,7 @@ class Found:
     unlabelled: str = ""
     sizes: tuple = ()
     modes: tuple = ()
+    channels: int = 3
     ignored: tuple = ()
     skipped: tuple = ()
     damaged: tuple = ()
@@ -49,6 +51,7 @@ class Found:
             images=len(source),
             classes=_classes(source),
             sizes=tuple(sizes),
+            channels=source.channels,
         )
 
     def noting(self, *notes):
@@ -76,8 +79,10 @@ def lines(found):
     labelled = f" of {len(found.classes)} classes: {_counts(found.classes)}"
     plain = f", no labels: {found.unlabelled}" if found.unlabelled else ", no labels"
     told.append(f"  {found.images:,} images{labelled if found.classes else plain}")
-    if found.sizes or found.modes:
-        told.append("  " + "; ".join(filter(None, [_sizes(found.sizes), _modes(found)])))
+    taken = "" if found.channels == 3 else f"taken with {found.channels} channel(s)"
+    told_of = [_sizes(found.sizes), _modes(found), taken]
+    if any(told_of):
+        told.append("  " + "; ".join(filter(None, told_of)))
     if found.ignored:
         told.append(f"  not images, ignored: {_counts(found.ignored)}")
     for what, entries in (("skipped", found.skipped), ("damaged, left out", found.damaged)):
@@ -105,6 +110,7 @@ def as_json(found):
         "unlabelled": found.unlabelled or None,
         "sizes": [list(size) for size in found.sizes],
         "modes": dict(found.modes),
+        "channels": found.channels,
         "ignored": dict(found.ignored[:KEPT]),
         **{
             what: {"count": len(entries), "files": dict(entries[:KEPT])}

@@ -1,4 +1,4 @@
-"""Encoded images to uint8 RGB arrays: one decoder whatever the backend."""
+"""Encoded images to uint8 arrays, RGB unless told: one decoder whatever the backend."""
 
 import contextlib
 import functools
@@ -10,17 +10,19 @@ from PIL import Image, ImageCms
 
 from simsiam_keras.data import formats, ranges
 from simsiam_keras.data.formats import ENDINGS, is_regular
-from simsiam_keras.data.stored import ORIENTATION, TURNS, Skipped
+from simsiam_keras.data.stored import COLOURS, ORIENTATION, TURNS, Skipped
 
 __all__ = [
     "ENDINGS",
     "ORIENTATION",
     "Skipped",
     "decode",
+    "each_channel",
     "header_shape",
     "is_regular",
     "own_range",
     "resize_and_crop",
+    "to_grey",
     "to_rgb",
 ]
 
@@ -31,7 +33,7 @@ SAME_COLOUR = 2  # of 255, by which a profile may differ from sRGB
 _alone = threading.Lock()
 
 
-def decode(item, min_side=None, value_range=None):
+def decode(item, min_side=None, value_range=None, channels=3):
     """Decodes one image as a viewer would show it.
 
     The EXIF orientation is applied, colours of a wide profile are converted to sRGB, transparency
@@ -44,51 +46,59 @@ def decode(item, min_side=None, value_range=None):
             side stays at least this; default None, full size.
         value_range: `(low, high)`, the values that become 0 and 255 where the image is deeper than
             8 bits; default None or `"file"`, its own, see `own_range`.
+        channels: of the result; default 3. With 1 what is said above becomes grey, the luma of
+            ITU-R 601. Any other number must be what the image has, and its channels then are what
+            they are: a fourth is no transparency, and colours are not converted.
 
     Returns:
-        uint8 `[height, width, 3]`, possibly read-only.
+        uint8 `[height, width, channels]`, possibly read-only.
 
     Raises:
-        Skipped: if it is no regular file, too large or too thin, or needs a library that is not
-            installed.
+        Skipped: if it is no regular file, too large or too thin, has other channels, or needs a
+            library that is not installed.
         Exception: of whatever kind a decoder raises on a damaged file.
     """
-    with formats.opened(item) as stored, _turn_of(stored, min_side):
+    with formats.opened(item, channels) as stored, _turn_of(stored, min_side):
+        if channels not in COLOURS:
+            return _as_they_are(stored, min_side, value_range)
         image = _eight_bits(stored, min_side, value_range)
         image = _reduced(image, min_side)
         if stored.turn is not None:
             image = image.transpose(stored.turn)
         if stored.profile:
             image = _to_srgb(image, stored.profile)
-        return to_rgb(image)
+        return to_rgb(image) if channels == 3 else to_grey(image)
 
 
-def header_shape(item):
+def header_shape(item, channels=3):
     """The shape that `decode` would give, read from the header only.
 
     Args:
         item: a path, or the encoded bytes.
+        channels: as in `decode`.
 
     Returns:
-        `(height, width, 3)`.
+        `(height, width, channels)`.
 
     Raises:
         Skipped: as in `decode`.
         Exception: of whatever kind a decoder raises when it is not an image.
     """
-    with formats.opened(item) as stored:
+    with formats.opened(item, channels) as stored:
         width, height = stored.size
         quarter = stored.turn in [TURNS[number] for number in (5, 6, 7, 8)]
-        return (width, height, 3) if quarter else (height, width, 3)
+        return (width, height, channels) if quarter else (height, width, channels)
 
 
-def own_range(item):
+def own_range(item, channels=3):
     """What of an image deeper than 8 bits becomes 0 and 255 by its own account.
 
-    It is the first window that a DICOM file names, otherwise `ranges.of_values` of its pixels.
+    It is the first window that a DICOM file names, otherwise `ranges.of_values` of its pixels, all
+    channels together.
 
     Args:
         item: a path, or the encoded bytes.
+        channels: as in `decode`.
 
     Returns:
         None for an image of at most 8 bits; otherwise a function without arguments to
@@ -99,20 +109,22 @@ def own_range(item):
     """
     if formats.has_8_bits(item):
         return None
-    with formats.opened(item) as stored:
+    with formats.opened(item, channels) as stored:
         if not stored.deep:
             return None
 
     def measure():
-        with formats.opened(item) as stored, _turn_of(stored):
-            return stored.window or ranges.of_values(_colours(stored.pixels(None))[0])
+        with formats.opened(item, channels) as stored, _turn_of(stored):
+            values = stored.pixels(None)
+            values = _colours(values)[0] if channels in COLOURS else values
+            return _low_and_high(stored, values, None)
 
     return measure
 
 
-def mode(item):
+def mode(item, channels=3):
     """What an image's pixels are, such as `RGB`, `L` or `uint16`, read from the header only."""
-    with formats.opened(item) as stored:
+    with formats.opened(item, channels) as stored:
         return stored.mode
 
 
@@ -132,25 +144,51 @@ def to_rgb(image):
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # or it copies
 
 
+def to_grey(image):
+    """As `to_rgb`, then to uint8 `[height, width, 1]` by ITU-R 601, as Pillow rounds it."""
+    if image.mode != "L" or image.has_transparency_data:
+        image = Image.fromarray(to_rgb(image)).convert("L")
+    return np.asarray(image)[..., None]
+
+
+def each_channel(function, image):
+    """A function of a Pillow image of one channel, applied to each of an array's.
+
+    Args:
+        function: of a `PIL.Image.Image` to another.
+        image: uint8 `[height, width, channels]`.
+
+    Returns:
+        uint8, of as many channels.
+    """
+    planes = (Image.fromarray(image[..., c]) for c in range(image.shape[2]))
+    return np.stack([np.asarray(function(plane)) for plane in planes], axis=-1)
+
+
 def resize_and_crop(image, size, eval_crop=1.0):
     """Scales the short side to `round(size / eval_crop)`, then crops the centre `size x size`.
 
     Bilinear with antialiasing. Nothing is resampled when the short side has that length already.
 
     Args:
-        image: uint8 `[height, width, 3]`.
+        image: uint8 `[height, width, channels]`.
         size: side of the result, at least 1.
         eval_crop: fraction of the short side that is kept, in (0, 1]; default 1. ImageNet's usual
             224 out of 256 is .875.
 
     Returns:
-        uint8 `[size, size, 3]`.
+        uint8 `[size, size, channels]`.
     """
     height, width = image.shape[:2]
     short, target = min(height, width), round(size / eval_crop)
     if short != target:
         height, width = (max(target, round(side * target / short)) for side in (height, width))
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+
+        def resize(image):
+            return image.resize((width, height), Image.Resampling.BILINEAR)
+
+        colours = image.shape[2] == 3
+        resized = resize(Image.fromarray(image)) if colours else each_channel(resize, image)
         image = np.asarray(resized)
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
@@ -170,9 +208,7 @@ def _eight_bits(stored, min_side, value_range):
     if not stored.deep:
         return pixels
     colours, alpha = _colours(pixels)
-    own = value_range in (None, ranges.FILE)
-    low, high = (stored.window or ranges.of_values(colours)) if own else value_range
-    image = ranges.to_bytes(colours, low, high)
+    image = ranges.to_bytes(colours, *_low_and_high(stored, colours, value_range))
     image = WHITE - image if stored.inverted else image
     if stored.key is not None:
         shown = np.any(np.atleast_3d(colours) != np.array(stored.key), axis=-1)
@@ -183,6 +219,26 @@ def _eight_bits(stored, min_side, value_range):
     if image.ndim == 2:
         return Image.merge("LA", [Image.fromarray(x) for x in (image, alpha)])
     return Image.fromarray(np.concatenate([image, alpha[..., None]], axis=-1))
+
+
+def _as_they_are(stored, min_side, value_range):
+    """All channels alike, uint8 `[height, width, channels]`."""
+    values = np.asarray(stored.pixels(min_side))
+    if stored.deep:
+        values = ranges.to_bytes(values, *_low_and_high(stored, values, value_range))
+
+    def finished(plane):
+        plane = _reduced(plane, min_side)
+        return plane if stored.turn is None else plane.transpose(stored.turn)
+
+    return each_channel(finished, values)
+
+
+def _low_and_high(stored, values, value_range):
+    """What becomes 0 and 255: a file's own where nothing is given."""
+    if value_range in (None, ranges.FILE):
+        return stored.window or ranges.of_values(values)
+    return value_range
 
 
 def _colours(values):

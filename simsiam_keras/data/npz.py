@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from simsiam_keras.data import layouts
-from simsiam_keras.data.arrays import rgb
+from simsiam_keras.data.arrays import in_channels
 from simsiam_keras.data.base import ArraySource, NoSuchSplit
 from simsiam_keras.data.decoding import memory_bytes
 from simsiam_keras.data.found import Found
@@ -22,13 +22,14 @@ ENTRY = b"PK\x01\x02"  # how one of a zip's directory begins
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
-def load(name, path, split):
+def load(name, path, split, channels=3):
     """Images, and labels if there are any, of a .npz file; `sources.load` has the rules.
 
     Args:
         name: for people.
         path: a `pathlib.Path`.
         split: name of the part.
+        channels: of the images, as in `sources.load`; default 3.
 
     Returns:
         An `ArraySource`. Labels that cannot be used are none, and `found` says why.
@@ -47,8 +48,8 @@ def load(name, path, split):
             raise NoSuchSplit(f"{name} (arrays: {listed})", split, tuple(parts))
         key = parts[part]
         shape, kind = archive.header(key)
-        _check_memory(archive, key, shape, kind)
-        images = rgb(archive.array(key), key)
+        _check_memory(archive, key, shape, kind, channels)
+        images = in_channels(archive.array(key), key, channels)
         labels, classes, why, notes = _labels(archive, part, len(images))
         used = {*parts.values(), *archive.parts(LABELS).values(), "class_names"}
         others = [member for member in archive.members if member not in used]
@@ -56,13 +57,13 @@ def load(name, path, split):
         notes = [f"`{part}` is taken as {split}", *notes]
     if others:
         notes.append(f"arrays that are not used: {', '.join(others)}")
-    channels = shape[3] if len(shape) == 4 else 1
+    stored = shape[3] if len(shape) == 4 else 1
     known = Found(
         place=str(path),
         split=split,
         splits=tuple(parts),
         unlabelled=why,
-        modes=((MODES[channels], len(images)),),
+        modes=((MODES.get(stored, f"{stored} channels"), len(images)),),
         notes=tuple(notes),
     )
     return ArraySource(name, images, labels, classes, found=known)
@@ -146,10 +147,10 @@ def _array_header(file):
     return shape, fortran, kind
 
 
-def _check_memory(archive, name, shape, kind):
-    """Refuses what would not fit, as it is and as RGB, before it is read."""
+def _check_memory(archive, name, shape, kind, channels):
+    """Refuses what would not fit, as it is and as it is used, before it is read."""
     stored = math.prod(shape) * kind.itemsize
-    needed = stored * (2 if kind.kind == "f" else 1) + 3 * math.prod(shape[:3])
+    needed = stored * (2 if kind.kind == "f" else 1) + channels * math.prod(shape[:3])
     if needed > memory_bytes() // 2:
         raise ValueError(
             f"`{name}` of {archive.path} must fit into half of the memory: "

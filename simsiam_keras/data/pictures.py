@@ -21,7 +21,7 @@ from PIL import (
 )
 
 from simsiam_keras.data.numeric import tiff_values
-from simsiam_keras.data.stored import ORIENTATION, TURNS, Skipped, Stored
+from simsiam_keras.data.stored import COLOURS, ORIENTATION, TURNS, Skipped, Stored
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # By content, not by ending: photographs from the web are often misnamed. Pillow's rarer formats
@@ -97,8 +97,10 @@ def heif(file):
     return _of_image(HeifImageFile(file), None, None)  # libheif turns it
 
 
-def tiff(file):
+def tiff(file, channels=3):
     """Opens the first page of a TIFF."""
+    if channels not in COLOURS:
+        return tiff_values(file, f"--channels={channels}", channels)
     try:
         image = TiffImagePlugin.TiffImageFile(file)
     except SyntaxError as error:
@@ -119,6 +121,7 @@ def _of_image(image, reopen, turn):
     raw = _raw(image)
     deep = image.mode[0] in "IF" or ";16" in raw
     known = {"turn": turn, "profile": image.info.get("icc_profile"), "mode": image.mode}
+    known["channels"] = len(image.getbands())
     if not deep:
 
         def eight_bits(min_side):

@@ -70,8 +70,8 @@ def training_views(
 
     Args:
         source: a `Source` of n images.
-        views: callable, (uint8 `[m, h, w, 3]`, int64 seed `[2]`) to a pair, or another number, of
-            uint8 `[m, size, size, 3]` tensors. With an attribute `recipe`, images far larger than
+        views: callable, (uint8 `[m, h, w, c]`, int64 seed `[2]`) to a pair, or another number, of
+            uint8 `[m, size, size, c]` tensors. With an attribute `recipe`, images far larger than
             its crops need are decoded at a fraction of their size.
         batch_size: images in a batch, within [1, n].
         seed: integer >= 0; default 0.
@@ -86,7 +86,7 @@ def training_views(
         first_step: batches of the first epoch to leave out, unread; default 0.
 
     Returns:
-        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, 3]`; with the index
+        A `tf.data.Dataset` of (x1, x2), each uint8 `[batch_size, size, size, c]`; with the index
         or the labels, of `{"views": (x1, x2), "index": int64 [batch_size], "labels": likewise}`.
 
     Raises:
@@ -137,7 +137,7 @@ def training_views(
             return source.read(int(index), min_side)
 
         image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
-        image.set_shape([None, None, 3])
+        image.set_shape([None, None, source.channels])
         pair = views(image[None], tf.stack([tf.cast(seed, tf.int64), number]))
         return example([x[0] for x in pair], index)
 
@@ -189,7 +189,7 @@ def training_images(
         first_step: as in `training_views`.
 
     Yields:
-        `(images,)`, uint8 `[m, height, width, 3]` with m = batch_size / k; with the index or the
+        `(images,)`, uint8 `[m, height, width, c]` with m = batch_size / k; with the index or the
         labels, `({"images": images, "index": int64 [m], "labels": likewise},)`.
 
     Raises:
@@ -239,7 +239,7 @@ def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):
         batch_size: at least 1; default 256.
 
     Yields:
-        (uint8 `[m, size, size, 3]`, labels `[m]` or None) with m = `batch_size`, less in the last.
+        (uint8 `[m, size, size, c]`, labels `[m]` or None) with m = `batch_size`, less in the last.
         An image that cannot be decoded is left out and in `source.missing`; `source.rows()` has
         the numbers of the others.
 
@@ -271,7 +271,7 @@ def sample_images(source, count, seed=0, min_side=None):
         min_side: as in `Source.read`.
 
     Returns:
-        A list of uint8 `[height, width, 3]` arrays, no image twice.
+        A list of uint8 `[height, width, channels]` arrays, no image twice.
     """
     order = epoch_order(len(source), seed, 0)[:count]
     return [source.read(i, min_side) for i in order.tolist()]

@@ -71,7 +71,7 @@ def training_rows(
 
 
 def all_images(source, size=None):
-    """Every image of a source, as `training_images` gives them: uint8 `[n, height, width, 3]`."""
+    """Every image of a source, as `training_images` gives them: uint8 `[n, height, width, c]`."""
     if size is None and isinstance(source, ArraySource):
         return source.images
     order = np.arange(len(source))

@@ -18,15 +18,16 @@ __all__ = [
 ]
 
 
-def load(spec, data_dir=None, split="train", labels="", columns="", value_range="auto"):
+def load(spec, data_dir=None, split="train", labels="", columns="", value_range="auto", channels=3):
     """Opens a data set.
 
     - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
       one fixed stratified division; `all` is both.
     - `npz:PATH`: the arrays `<split>_images` and `<split>_labels`; for `train` and `all` also plain
-      `images` and `labels`. Images are `[n, h, w]` or `[n, h, w, 1 | 3 | 4]`, uint8 or floats in
-      [0, 1]; labels are optional: integers or texts `[n]` or `[n, 1]`, or 0 and 1 `[n, classes]`.
-      An array `class_names` names the classes. Keras's `x_train` and `y_train` are known as well.
+      `images` and `labels`. Images are `[n, h, w]` or `[n, h, w, 1 | 3 | 4]`, or of the `channels`
+      asked for, uint8 or floats in [0, 1]; labels are optional: integers or texts `[n]` or
+      `[n, 1]`, or 0 and 1 `[n, classes]`. An array `class_names` names the classes. Keras's
+      `x_train` and `y_train` are known as well.
     - `folder:PATH`: images in `PATH/<split>`, or in PATH itself for `train` and `all` when it is
       not divided; below folders that hold nothing but one folder of folders. It is divided when it
       has a folder `train` that is alone, stands beside `test`, `val` or `validation`, or has
@@ -43,6 +44,10 @@ def load(spec, data_dir=None, split="train", labels="", columns="", value_range=
     the largest HIGH. With `file` each has its own: the window that a DICOM file names, otherwise
     the 0.1th and the 99.9th percentile of its values. Other files stay as they are.
 
+    Images get 3 channels: grey is repeated, transparency is over white. With `channels=1` all
+    become grey, by the luma of ITU-R 601. With any other number images must have that many, which
+    are taken as they are; others are left out and named, or refused where they are one array.
+
     Images of one size are decoded once, into memory, when they take no more than 4 GiB and have no
     more than two megapixels each. Otherwise they are decoded whenever they are read; a TensorFlow
     data set then keeps its encoded images in memory. Images that cannot be decoded are named,
@@ -56,6 +61,7 @@ def load(spec, data_dir=None, split="train", labels="", columns="", value_range=
         columns: its columns of the file, the label and, maybe, the split, separated by commas;
             default "", found by their usual names.
         value_range: `auto`, `file` or `LOW,HIGH`, or a pair; default `auto`.
+        channels: of the images, at least 1; default 3.
 
     Returns:
         A `Source`; its `found` says what was understood.
@@ -75,13 +81,14 @@ def load(spec, data_dir=None, split="train", labels="", columns="", value_range=
     if columns and not labels:
         raise ValueError(f"--labels_columns goes with --labels. Received: {columns}")
     if spec == "digits":
-        source = arrays.load_digits(split)
+        source = arrays.load_digits(split, channels)
     elif kind == "npz":
-        source = npz.load(spec, _path(spec, path), split)
+        source = npz.load(spec, _path(spec, path), split, channels)
     elif kind == "folder":
-        source = folders.load(spec, _path(spec, path), split, labels, columns, value_range)
+        table = (labels, columns)
+        source = folders.load(spec, _path(spec, path), split, *table, value_range, channels)
     else:
-        source = tfds.load(spec, data_dir, split, value_range)
+        source = tfds.load(spec, data_dir, split, value_range, channels)
     if len(source) < 2:
         raise ValueError(
             f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
+COLOURS = (1, 3)  # channels that are made of grey or colour; any others are as they are
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {  # EXIF 2.32, 4.6.4 A
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,7 +32,8 @@ class Stored:
         size: `(width, height)` as stored, before `turn`.
         pixels: function of a short side, or None, to the pixels: a `PIL.Image.Image` of 8 bits,
             which may come at a fraction of the size with at least that short side; or, where it
-            is deeper, numbers `[height, width]` or `[height, width, 1 | 2 | 3 | 4]`.
+            is deeper, numbers `[height, width]` or `[height, width, 1 | 2 | 3 | 4]`. Where other
+            channels than 1 or 3 are asked for, numbers `[height, width, channels]` of any depth.
         deep: whether it is deeper than 8 bits.
         turn: how a viewer turns it, a `PIL.Image.Transpose` or None.
         window: `(low, high)` that the file itself names as black and white, or None.
@@ -41,6 +43,7 @@ class Stored:
         shrinks: whether it can be decoded at 1/2, 1/4 or 1/8 in the memory of that alone.
         key: values of the transparent colour, where it is deep and has one.
         mode: what its pixels are: Pillow's mode, such as `RGB`, or a type of number.
+        channels: how many it has as stored; a palette is one.
     """
 
     size: tuple
@@ -54,3 +57,4 @@ class Stored:
     shrinks: bool = False
     key: tuple | None = None
     mode: str = ""
+    channels: int = 1

@@ -39,9 +39,8 @@ def subset(source, indices, name):
         part.value_range = source.value_range
         return part
     items = [source.items[i] for i in indices.tolist()]
-    return EncodedSource(
-        name, items, image_shape=source.image_shape, value_range=source.value_range, **known
-    )
+    known |= {"image_shape": source.image_shape, "channels": source.channels}
+    return EncodedSource(name, items, value_range=source.value_range, **known)
 
 
 def few_labels(source, per_class, seed=0):

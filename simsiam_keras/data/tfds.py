@@ -11,7 +11,7 @@ from simsiam_keras.data.decoding import CHUNK, from_encoded, memory_bytes
 from simsiam_keras.data.found import Found
 
 
-def load(name, data_dir, split, value_range):
+def load(name, data_dir, split, value_range, channels=3):
     """Reads the encoded images and the labels of one split into memory.
 
     Args:
@@ -19,6 +19,7 @@ def load(name, data_dir, split, value_range):
         data_dir: where it is or will be prepared; None for TFDS's own place.
         split: TFDS's split syntax.
         value_range: as in `sources.load`.
+        channels: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -63,9 +64,8 @@ def load(name, data_dir, split, value_range):
     classes = tuple(builder.info.features[label].names) if labelled else None
     known = Found(name, split, tuple(builder.info.splits))
     labels = labels if labelled else None
-    return from_encoded(
-        name, items, labels, classes, digest(items), value_range=value_range, found=known
-    )
+    options = {"value_range": value_range, "found": known, "channels": channels}
+    return from_encoded(name, items, labels, classes, digest(items), **options)
 
 
 def splits(name, data_dir):
