@@ -64,9 +64,9 @@ def test_unasked_it_needs_an_accelerator():
     assert not resident.wanted(asked, source(), None)
 
 
-def test_its_size_is_that_of_the_squares():
+def test_its_size_is_that_of_the_canvases():
     assert resident.nbytes(source(), None) == N * 27
-    assert resident.nbytes(source(), 5) == N * 75
+    assert resident.nbytes(source(), (5, 4)) == N * 60
 
 
 # Two epochs of `pretrain` in each way, in which the second has another size of views; argv: flags
