@@ -66,7 +66,9 @@ def check_augmenter(augmenter):
 
 def check_takes(augmenter, extent):
     """Raises where images lie on a canvas and an augmenter does not ask where."""
-    if extent and "extent" not in inspect.signature(augmenter.call).parameters:
+    parameters = inspect.signature(augmenter.call).parameters if extent else {}
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if extent and "extent" not in parameters and not anything:
         raise ValueError(
             "`augmenter` must have an argument `extent` for images on a canvas, as `augment.Views` "
             "has; give `training_images` a number as `size` for squares without one. Received: "
