@@ -41,17 +41,17 @@ def epochs(folder, kind, place):
     start = time.perf_counter()
     source = data.load(f"folder:{folder}")
     opened = time.perf_counter() - start
-    side = views.canvas(source, dataclasses.replace(IMAGENET, size=VIEW)) or VIEW
+    canvas = views.canvas(source, dataclasses.replace(IMAGENET, size=VIEW)) or (VIEW, VIEW)
     if not isinstance(source, data.EncodedSource):  # as a larger set of them would be
         raise ValueError(f"`folder` must hold more than is decoded once. Received: {folder}")
     start = time.perf_counter()
     if kind == "whole":  # one epoch shows it
         order = pipeline.epoch_order(len(source), 0, 0)
-        batches, passes = pipeline._read_batches(source, order, side, 1.0, BATCH), 1
+        batches, passes = read_whole(source, order, canvas), 1
     else:
-        cache.keep_decoded(source, kind, place, side)
+        cache.keep_decoded(source, kind, place, canvas[1])
         passes = EPOCHS
-        batches = pipeline.training_images(source, BATCH, side, epochs=passes)
+        batches = pipeline.training_images(source, BATCH, canvas, epochs=passes)
     rates = []
     for _ in range(passes):
         for _ in range(len(source) // BATCH):
@@ -59,6 +59,16 @@ def epochs(folder, kind, place):
         rates.append(len(source) // BATCH * BATCH / (time.perf_counter() - start))
         start = time.perf_counter()
     return {"rates": rates, "opened": opened, "images": len(source), "peak": resident("VmHWM")}
+
+
+def read_whole(source, order, canvas):
+    """Batches on the canvas of images that are decoded at full size."""
+    from simsiam_keras.data import batches, images
+
+    for _, placed in batches._ahead(
+        lambda index: images.on_canvas(source.read(index), canvas), order, BATCH
+    ):
+        yield placed
 
 
 def report(run, folders, rounds):

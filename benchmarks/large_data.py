@@ -240,7 +240,7 @@ def report_read(folder, seconds):
     rows = [(f"`{way}`", number(one[way]), number(every[way])) for way in every]
     return (
         f"## Photographs of {WIDTH} x {HEIGHT}, decoded whenever they are read\n\n"
-        "For views of 96 and 224 px. `training_images` feeds `--augment=device` with squares of "
+        "For views of 96 and 224 px. `training_images` feeds `--augment=device` with canvases of "
         "1.5 times that; `training_views` is the ImageNet recipe of `--augment=host` whole, and "
         "its reading alone.\n\n" + common.table(head, rows)
     )

@@ -1,5 +1,6 @@
 """What a method is given, looked at where it is given: models at construction, images once."""
 
+import inspect
 import warnings
 
 import keras
@@ -60,6 +61,18 @@ def check_augmenter(augmenter):
             "`augmenter` must be a keras.layers.Layer that makes views inside the training step, "
             "as `augment.Views`; what works on the host belongs into the data set. "
             f"Received: {augmenter!r}"
+        )
+
+
+def check_takes(augmenter, extent):
+    """Raises where images lie on a canvas and an augmenter does not ask where."""
+    parameters = inspect.signature(augmenter.call).parameters if extent else {}
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if extent and "extent" not in parameters and not anything:
+        raise ValueError(
+            "`augmenter` must have an argument `extent` for images on a canvas, as `augment.Views` "
+            "has; give `training_images` a number as `size` for squares without one. Received: "
+            f"{type(augmenter).__name__} {augmenter.name!r}"
         )
 
 

@@ -38,6 +38,8 @@ def kept(cfg, recipe, source):
 
 def batches(cfg, recipe, source, batch_size, model, images, first_epoch=0, first_step=0):
     """Batches for `fit`: views made on the host, or images for the model's augmenter."""
+    # That of the last epochs, which a cache keeps and which would lie on the device.
+    size = views.canvas(source, recipe)
     recipe = recipe_in(cfg, recipe, first_epoch)
     options = {"seed": cfg.seed, "first_epoch": first_epoch, "epochs": last(cfg, first_epoch)}
     options["first_step"] = first_step
@@ -57,7 +59,6 @@ def batches(cfg, recipe, source, batch_size, model, images, first_epoch=0, first
         chunk = model.steps_per_execution
         return resident.batches(images(), rows.training_rows(source, batch_size, chunk, **options))
     part = (distribute.process(), distribute.processes())
-    size = views.canvas(source, recipe)
     return distribute.feed(
         functools.partial(pipeline.training_images, source, batch_size, size, **options, part=part)
     )

@@ -9,7 +9,7 @@ import math
 import keras
 
 from simsiam_keras import devices, distribute
-from simsiam_keras.data.rows import all_images
+from simsiam_keras.data.rows import KEPT, all_images
 
 SHARE = 0.25  # of the device's memory that images may take unasked
 MOST_STEPS = 100  # in one program unasked: seconds between two looks at a signal
@@ -21,7 +21,7 @@ def wanted(cfg, source, size):
     Args:
         cfg: a `config.Pretrain`.
         source: the training images.
-        size: side of the squares that they become; None: they have one size already.
+        size: `(height, width)` of the canvas on which they lie; None: they have one size already.
 
     Raises:
         ValueError: if `--data_on_device=on` cannot be.
@@ -46,8 +46,8 @@ def _why_not(cfg):
 
 
 def nbytes(source, size):
-    """Bytes of all images of a source as squares of `size`, or as they are."""
-    shape = (size, size, source.channels) if size else source.image_shape
+    """Bytes of all images of a source on canvases of `size`, or as they are."""
+    shape = (*size, source.channels) if size else source.image_shape
     return len(source) * math.prod(shape)
 
 
@@ -80,18 +80,18 @@ def batches(images, rows):
     """What `fit` takes: all images, and which of them the next steps take.
 
     Args:
-        images: uint8 `[n, height, width, channels]`, on the device.
+        images: what `put` gives.
         rows: of `data.rows.training_rows`.
 
     Yields:
-        `({"images": images, **rows},)`.
+        `({**images, **rows},)`.
     """
     for chosen in rows:
-        yield ({"images": images, **chosen},)
+        yield ({**images, **chosen},)
 
 
 def put(source, size):
-    """All images of a source on the device, uint8 `[n, height, width, channels]`."""
+    """All images of a source on the device, as `data.rows.all_images` gives them."""
     import jax
 
     return jax.device_put(all_images(source, size))
@@ -112,10 +112,11 @@ def train_function(model):
 
     def steps(state, data):
         (batch,) = data
-        rows = {name: x for name, x in batch.items() if name != "images"}
+        kept = {name: x for name, x in batch.items() if name in KEPT}
+        rows = {name: x for name, x in batch.items() if name not in KEPT}
 
         def step(state, rows):
-            logs, after = model.train_step(state, ({"images": batch["images"], **rows},))
+            logs, after = model.train_step(state, ({**kept, **rows},))
             # Keras gives back lists for tuples.
             return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after)), logs
 

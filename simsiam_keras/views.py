@@ -10,28 +10,32 @@ from simsiam_keras import devices, plots
 from simsiam_keras.augment.recipe import needed_side
 from simsiam_keras.data import pipeline
 from simsiam_keras.data.decoding import is_photograph
+from simsiam_keras.data.images import on_canvas
 
-# Photographs of various sizes become squares of this many times a view's side before they travel to
-# the device, which crops from them.
-DEVICE_CANVAS = 1.5
+# Photographs of various sizes travel to the device, which crops from them, on a canvas of this many
+# times a view's side, so that one of 3 : 2 has it filled; the wide ones lie on their side.
+DEVICE_CANVAS = (2.25, 1.5)
 # Images whose two views are measured for collapse after each epoch, in 3 % of an epoch's time on
 # the 1,437 digits and less on any larger set. An effective rank cannot exceed it.
 DIAGNOSED = 200
 
 
 def canvas(source, recipe):
-    """Side of the squares that images become before the device crops; None: they stay.
+    """Height and width of the canvas on which images lie for the device; None: they have none.
 
-    They stay where they have one size of no more than two megapixels.
+    They need none where they have one size of no more than two megapixels.
     """
     if source.image_shape and not is_photograph(source.image_shape):
         return None
-    return math.ceil(DEVICE_CANVAS * recipe.size)
+    return tuple(math.ceil(times * recipe.size) for times in DEVICE_CANVAS)
 
 
 def min_side(cfg, source, recipe):
     """The short side that images are read with for training; None: they are read as they are."""
-    return needed_side(recipe) if cfg.augment == "host" else canvas(source, recipe)
+    if cfg.augment == "host":
+        return needed_side(recipe)
+    place = canvas(source, recipe)
+    return place and place[1]
 
 
 def host(recipe, count=2):
@@ -65,10 +69,10 @@ def sample_pairs(cfg, recipe, source):
     if cfg.augment == "host":
         views = next(iter(pipeline.training_views(source, host(recipe), n, **order)))
     else:
-        side = canvas(source, recipe)
-        (images,) = next(pipeline.training_images(source, n, side, **order))
+        (batch,) = next(pipeline.training_images(source, n, canvas(source, recipe), **order))
+        batch = batch if isinstance(batch, dict) else {"images": batch}
         with devices.on_host():
-            views = device(recipe, cfg.seed)(images)  # not the model's layer, which counts steps
+            views = device(recipe, cfg.seed)(**batch)  # not the model's layer, which counts steps
     return [_uint8(x) for x in views]
 
 
@@ -84,18 +88,19 @@ def preview(cfg, recipe, source, pairs):
     Returns:
         A uint8 image.
     """
-    engine = host(recipe) if cfg.augment == "host" else device(recipe, cfg.seed)
-
-    def views(batch, number):
-        if cfg.augment == "host":
-            return engine(batch, (cfg.seed, number))
+    images = pipeline.sample_images(source, pairs, cfg.seed, min_side(cfg, source, recipe))
+    if cfg.augment == "host":
+        engine = host(recipe)
+        batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
+        made = [engine(batch, (cfg.seed, number)) for number, batch in enumerate(batches)]
+    else:
+        place = canvas(source, recipe)
+        extent = None
+        if place:
+            images, extent = zip(*(on_canvas(image, place) for image in images), strict=True)
+            extent = np.stack(extent)
         with devices.on_host():
-            return engine(batch, training=True)  # each call is another step
-
-    side = min_side(cfg, source, recipe)
-    images = pipeline.sample_images(source, pairs, cfg.seed, side)
-    batches = [np.stack(images)] if source.image_shape else [x[None] for x in images]
-    made = [views(batch, number) for number, batch in enumerate(batches)]
+            made = [device(recipe, cfg.seed)(np.stack(images), extent)]
     x1, x2, *small = (np.concatenate([_uint8(x) for x in same]) for same in zip(*made, strict=True))
     x1, x2, *small = map(plots.shown, (x1, x2, *small))
     return plots.pair_grid(x1, x2, small, zoom=max(1, 96 // recipe.size))

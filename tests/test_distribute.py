@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 
@@ -124,13 +125,21 @@ def test_replicas_make_the_views_of_one_device(mistake):
 
 
 @pytest.mark.slow
-def test_device_views_train_on_two_replicas(tmp_path):
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_device_views_train_on_two_replicas(data, tmp_path):
+    if data == "folder":  # of various sizes, which lie on canvases
+        (tmp_path / "pictures").mkdir()
+        data = f"folder:{tmp_path / 'pictures'}"
+        for i in range(256):
+            image = np.random.default_rng(i).integers(0, 255, (20 + i % 9, 24, 3), "uint8")
+            Image.fromarray(image).save(tmp_path / "pictures" / f"{i:03}.png")
     losses = []
     for flags in ([], ["--strategy=mirrored", "--virtual_devices=2"]):
         run_dir = tmp_path / str(len(flags))
         command = [sys.executable, "-m", "simsiam_keras", "pretrain", f"--run_dir={run_dir}"]
         command += "--augment=device --epochs=2 --batch_size=256 --recipe=digits --jit=off".split()
-        command += "--encoder=resnet10 --stem=stride2 --width=4 --output_dim=16".split()
+        command += ["--encoder=resnet10", f"--dataset={data}"]
+        command += "--stem=stride2 --width=4 --output_dim=16".split()
         done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-2000:]
         rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simsiam_keras import config, resident
 from simsiam_keras.data import ArraySource, pipeline, rows
@@ -64,13 +65,14 @@ def test_unasked_it_needs_an_accelerator():
     assert not resident.wanted(asked, source(), None)
 
 
-def test_its_size_is_that_of_the_squares():
+def test_its_size_is_that_of_the_canvases():
     assert resident.nbytes(source(), None) == N * 27
-    assert resident.nbytes(source(), 5) == N * 75
+    assert resident.nbytes(source(), (5, 4)) == N * 60
 
 
-# Two epochs of `pretrain` in each way, in which the second has another size of views; argv: flags
-# that differ in the second run. Prints the largest difference of the weights, and of all losses.
+# Two epochs of `pretrain` in each way, in which the second has another size of views; argv: the
+# data set, and flags that differ in the second run. Prints the largest difference of the weights,
+# and of all losses.
 SAME_TRAINING = """
 import json, sys
 import keras, numpy as np
@@ -79,7 +81,7 @@ from simsiam_keras.train import _fit
 from simsiam_keras.checkpoints import Position
 
 FLAGS = (
-    "--dataset=digits --recipe=digits --encoder=resnet10 --stem=stride2 --width=2 "
+    "--recipe=digits --image_size=8 --encoder=resnet10 --stem=stride2 --width=2 "
     "--method=fastsiam --views=3 --one_pass=true --output_dim=8 --predictor_hidden=4 "
     "--batch_size=128 --epochs=2 "
     "--base_lr=0.01 --early_size=6 --early_epochs=1 --backend=jax --augment=device"
@@ -93,7 +95,7 @@ class Losses(keras.callbacks.Callback):
         self.seen.append(float(logs["loss"]))
 
 def trained(*flags):
-    cfg = config.parse("pretrain", [*FLAGS, *flags])
+    cfg = config.parse("pretrain", [*FLAGS, f"--dataset={sys.argv[1]}", *flags])
     with build.place(cfg):
         parts, losses = build.parts(cfg, print), Losses()
         batches = parts.batches(0, 0)
@@ -101,7 +103,7 @@ def trained(*flags):
         return [np.asarray(w) for w in parts.model.weights], losses.seen
 
 one, losses = trained("--data_on_device=off")
-other, same = trained("--data_on_device=on", *sys.argv[1:])
+other, same = trained("--data_on_device=on", *sys.argv[2:])
 difference = max(float(np.abs(a - b).max()) for a, b in zip(one, other))
 print(json.dumps([difference, float(np.abs(np.subtract(losses, same)).max())]))
 """
@@ -109,7 +111,16 @@ print(json.dumps([difference, float(np.abs(np.subtract(losses, same)).max())]))
 
 @pytest.mark.slow
 @needs_jax
-def test_training_is_the_same():
-    same = json.loads(call("jax", "-c", SAME_TRAINING).stdout.splitlines()[-1])
-    other = json.loads(call("jax", "-c", SAME_TRAINING, "--early_size=7").stdout.splitlines()[-1])
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_training_is_the_same(data, tmp_path):
+    if data == "folder":  # of various sizes, which lie on canvases
+        data = f"folder:{tmp_path}"
+        for i in range(256):
+            image = np.random.default_rng(i).integers(0, 255, (20 + i % 9, 24, 3), "uint8")
+            Image.fromarray(image).save(tmp_path / f"{i:03}.png")
+
+    def differences(*flags):
+        return json.loads(call("jax", "-c", SAME_TRAINING, data, *flags).stdout.splitlines()[-1])
+
+    same, other = differences(), differences("--early_size=7")
     assert max(same) < 1e-4 < 1e-2 < min(other), (same, other)

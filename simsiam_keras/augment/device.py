@@ -28,6 +28,11 @@ class Views(keras.layers.Layer):
     model, and a restored layer goes on with the views that the interrupted one would have made.
     Draws are integer arithmetic: the same on every backend.
 
+    Pictures of various sizes come in the top left corner of a canvas, with their own heights and
+    widths beside them, `extent`; crops are drawn within these and read nothing else. A picture that
+    is wider than high is stored transposed, so that one upright canvas serves wide and high ones.
+    `data.training_images` makes both.
+
     Called with `training=False` the layer makes the views of the present step and stays there.
     Whatever the dtype policy, it computes in float32 and returns that, unrounded; the encoder
     normalizes and casts.
@@ -40,8 +45,8 @@ class Views(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if no recipe has the name, `size`, `seed` or `views` is out of its range, or a
-            batch is not `[n, h, w, channels]` with h and w known.
+        ValueError: if no recipe has the name, `size`, `seed` or `views` is out of its range, a
+            batch is not `[n, h, w, channels]` with h and w known, or its extent not `[n, 2]`.
 
     Example:
     >>> views = Views("cifar", size=24)
@@ -65,22 +70,27 @@ class Views(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, images, training=False):
+    def call(self, images, extent=None, training=False):
         channels = self.recipe.channels
         if len(images.shape) != 4 or None in images.shape[1:] or images.shape[3] != channels:
             raise ValueError(
                 f"`images` must be [n, h, w, {channels}] with h and w known. "
                 f"Received: shape={tuple(images.shape)}"
             )
-        total = self.views + self.recipe.small_views
-        count = total * sum(widths(self.recipe).values())
+        if extent is not None and (len(extent.shape) != 2 or extent.shape[1] != 2):
+            raise ValueError(
+                "`extent` must be [n, 2], the height and width of each picture in `images`. "
+                f"Received: shape={tuple(extent.shape)}"
+            )
+        small, width = self.recipe.small_views, sum(widths(self.recipe).values())
         n = ops.shape(images)[0]
         # A replica continues the rows of the one before it, as if there were one large batch.
         first = distribute.replica() * n
-        draws = ops.split(uniform(self.seed, self.step, n, count, first), total, axis=1)
-        views = several(images, draws[: self.views], self.recipe)
-        if self.recipe.small_views:
-            views += several(images, draws[self.views :], self.recipe.small)
+        draws = uniform(self.seed, self.step, n, (self.views + small) * width, first)
+        full = self.views * width
+        views = several(images, draws[:, :full], self.recipe, self.views, extent)
+        if small:
+            views += several(images, draws[:, full:], self.recipe.small, small, extent)
         if training:
             self.step.assign_add(1)
         return views
@@ -120,27 +130,38 @@ def widths(recipe):
     return numbers
 
 
-def several(images, draws, recipe):
-    """Make as many views of each image as there are `draws`, all alike, as a tuple."""
-    views = augment(ops.concatenate([images] * len(draws)), ops.concatenate(draws), recipe)
-    return tuple(ops.split(views, len(draws)))
+def several(images, draws, recipe, count, extent=None):
+    """Make `count` views of each image, all alike, of draws `[n, count * total]`, as a tuple."""
+    draws = ops.reshape(draws, (-1, draws.shape[1] // count))
+    views = augment(images, draws, recipe, extent, count)
+    views = ops.reshape(views, (-1, count, *views.shape[1:]))
+    return tuple(views[:, i] for i in range(count))
 
 
-def augment(images, draws, recipe):
-    """Make one view of each image.
+def augment(images, draws, recipe, extent=None, count=1):
+    """Make `count` views of each image.
 
     Args:
         images: `[n, h, w, channels]`, values 0..255.
-        draws: uniform in [0, 1), `[n, total]`; total is the sum of `widths(recipe)`.
+        draws: uniform in [0, 1), `[n * count, total]`, those of an image one after another; total
+            is the sum of `widths(recipe)`.
         recipe: a `Recipe`.
+        extent: height and width of each picture, integers `[n, 2]`, see `Views`; default None,
+            those of `images`.
+        count: default 1.
 
     Returns:
-        float32 `[n, size, size, channels]`, values 0..255.
+        float32 `[n * count, size, size, channels]`, values 0..255.
     """
     draws = split(draws, widths(recipe))
-    boxes = crop_boxes(draws["crop"], images.shape[1:3], recipe)
+    image_size, lying = images.shape[1:3], None
+    if extent is not None:
+        each = ops.reshape(ops.tile(ops.cast(extent, "float32"), (1, count)), (-1, 2))
+        image_size = each[:, :1], each[:, 1:]
+        lying = each[:, 1:] > each[:, :1]
+    boxes = crop_boxes(draws["crop"], image_size, recipe)
     flipped = draws["flip"] < recipe.flip if "flip" in draws else None
-    views = crop(images, boxes, recipe.size, flipped)
+    views = crop(images, boxes, recipe.size, flipped, lying, count)
     if "jitter" in draws:
         views = jitter(views, draws["jitter"], recipe)
     if "grayscale" in draws:

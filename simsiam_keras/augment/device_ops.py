@@ -24,7 +24,8 @@ def crop_boxes(draws, image_size, recipe):
 
     Args:
         draws: `[n, 22]`: ten areas, ten aspects, two corners.
-        image_size: `(height, width)` of the images.
+        image_size: `(height, width)` of the images, numbers, or float32 `[n, 1]` each where every
+            image has its own.
         recipe: a `Recipe`.
 
     Returns:
@@ -47,32 +48,52 @@ def crop_boxes(draws, image_size, recipe):
 
 def central_box(height, width, aspect):
     """`(top, left, h, w)` of the largest central crop with width / height within `aspect`."""
-    h, w = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))
-    return float((height - h) // 2), float((width - w) // 2), float(h), float(w)
+    height, width = (ops.cast(side, "float32") for side in (height, width))
+    h = ops.minimum(height, ops.round(width / aspect[0]))
+    w = ops.minimum(width, ops.round(height * aspect[1]))
+    return ops.floor((height - h) / 2), ops.floor((width - w) / 2), h, w
 
 
-def crop(images, boxes, size, flipped=None):
+def crop(images, boxes, size, flipped=None, lying=None, count=1):
     """Crop, resize and mirror, as two products with interpolation matrices.
 
     Mirroring is last in the recipe, but everything between works on single pixels or alike to both
     sides, so it may as well be done here, where it costs nothing.
 
+    The rows come first: they need no transposition of the images, which are the largest array here,
+    and one conversion to float serves all views of an image.
+
     Args:
         images: `[n, h, w, c]`.
-        boxes: `(top, left, h, w)`, each `[n, 1]`.
+        boxes: `(top, left, h, w)`, each `[n * count, 1]`, those of an image one after another.
         size: side of the result in pixels.
-        flipped: bool `[n, 1]`, or None for no mirroring.
+        flipped: bool `[n * count, 1]`, or None for no mirroring.
+        lying: bool `[n * count, 1]`, which pictures are stored transposed, to which boxes and
+            mirroring do not refer; None for no one.
+        count: views of each image.
 
     Returns:
-        float32 `[n, c, size, size]`.
+        float32 `[n * count, c, size, size]`.
     """
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
     top, left, h, w = boxes
-    rows, columns = interpolation(top, h, height, size), interpolation(left, w, width, size)
-    if flipped is not None:
-        columns = ops.where(flipped[:, :, None], ops.flip(columns, axis=1), columns)
-    views = ops.cast(ops.transpose(images, (0, 3, 1, 2)), "float32")
-    return two_products(rows, views, columns)
+    mirrored_rows, mirrored_columns = None, flipped
+    if lying is not None:
+        top, left = ops.where(lying, left, top), ops.where(lying, top, left)
+        h, w = ops.where(lying, w, h), ops.where(lying, h, w)
+        if flipped is not None:
+            mirrored_rows, mirrored_columns = flipped & lying, flipped & ~lying
+    rows = interpolation(top, h, height, size, mirrored_rows)
+    columns = interpolation(left, w, width, size, mirrored_columns)
+    views = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
+    views = ops.matmul(ops.reshape(rows, (-1, count * size, height)), views)
+    views = ops.transpose(ops.reshape(views, (-1, size, width, channels)), (0, 3, 1, 2))
+    views = ops.reshape(views, (-1, channels * size, width))
+    views = ops.matmul(views, ops.transpose(columns, (0, 2, 1)))
+    views = ops.reshape(views, (-1, channels, size, size))
+    if lying is None:
+        return views
+    return ops.where(lying[:, :, None, None], ops.transpose(views, (0, 1, 3, 2)), views)
 
 
 def two_products(rows, views, columns):
@@ -84,7 +105,7 @@ def two_products(rows, views, columns):
     return ops.matmul(rows[:, None], ops.reshape(views, (-1, channels, height, size)))
 
 
-def interpolation(start, length, pixels, size):
+def interpolation(start, length, pixels, size, mirrored=None):
     """Matrices that resize the interval `[start, start + length)` of a line to `size` pixels.
 
     Row i holds the triangle `max(0, 1 - |x - c| / s)` around `c = start + (i + 1/2) length / size`
@@ -96,13 +117,17 @@ def interpolation(start, length, pixels, size):
         length: pixels in the interval, `[n, 1]`.
         pixels: pixels of the whole line.
         size: pixels of the result.
+        mirrored: bool `[n, 1]`, whose rows come in the opposite order, or None for no one.
 
     Returns:
         float32 `[n, size, pixels]`.
     """
     start, length = start[:, :, None], length[:, :, None]
     step = length / size
-    target = start + (ops.arange(size, dtype="float32")[:, None] + 0.5) * step
+    place = ops.arange(size, dtype="float32")[:, None]
+    if mirrored is not None:
+        place = ops.where(mirrored[:, :, None], size - 1 - place, place)
+    target = start + (place + 0.5) * step
     source = ops.arange(pixels, dtype="float32") + 0.5
     weights = ops.maximum(1 - ops.abs(source - target) / ops.maximum(step, 1.0), 0.0)
     weights = ops.where((source > start) & (source < start + length), weights, 0.0)

@@ -33,6 +33,24 @@ def read_batches(source, order, size, eval_crop, batch_size, min_side=None):
         yield np.stack(images)
 
 
+def read_canvases(source, order, canvas, batch_size):
+    """Yields uint8 batches of canvases with whole images on them, and the images' sizes there.
+
+    Args:
+        source: a `Source`.
+        order: int64 `[n]`, numbers of images.
+        canvas: see `images.on_canvas`.
+        batch_size: images in a batch.
+    """
+
+    def prepare(index):
+        return codec.on_canvas(source.read(index, canvas[1]), canvas)
+
+    for _, placed in _ahead(prepare, order, batch_size):
+        images, extent = zip(*placed, strict=True)
+        yield np.stack(images), np.stack(extent)
+
+
 def _as_is(source, size, eval_crop):
     square = (size, size, source.channels)
     return size is None or (eval_crop == 1 and source.image_shape == square)

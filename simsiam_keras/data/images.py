@@ -20,6 +20,7 @@ __all__ = [
     "each_channel",
     "header_shape",
     "is_regular",
+    "on_canvas",
     "own_range",
     "resize_and_crop",
     "to_grey",
@@ -183,15 +184,44 @@ def resize_and_crop(image, size, eval_crop=1.0):
     short, target = min(height, width), round(size / eval_crop)
     if short != target:
         height, width = (max(target, round(side * target / short)) for side in (height, width))
-
-        def resize(image):
-            return image.resize((width, height), Image.Resampling.BILINEAR)
-
-        colours = image.shape[2] == 3
-        resized = resize(Image.fromarray(image)) if colours else each_channel(resize, image)
-        image = np.asarray(resized)
+        image = _resampled(image, height, width)
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
+
+
+def on_canvas(image, canvas):
+    """Places an image in the top left corner of an upright canvas, transposed if it is wide.
+
+    One that is too large is made smaller with its aspect kept, bilinear with antialiasing; none is
+    enlarged.
+
+    Args:
+        image: uint8 `[height, width, channels]`.
+        canvas: `(height, width)`, the height no less than the width.
+
+    Returns:
+        uint8 `[*canvas, channels]`, black beside the image, and the image's `(height, width)`
+        before it is transposed, int32.
+    """
+    height, width = image.shape[:2]
+    scale = min(canvas[0] / max(height, width), canvas[1] / min(height, width))
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in (height, width))
+        image = _resampled(image, height, width)
+    placed = np.zeros((*canvas, *image.shape[2:]), "uint8")
+    if width > height:
+        placed[:width, :height] = image.swapaxes(0, 1)
+    else:
+        placed[:height, :width] = image
+    return placed, np.array([height, width], "int32")
+
+
+def _resampled(image, height, width):
+    def resize(image):
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+
+    colours = image.shape[2] == 3
+    return np.asarray(resize(Image.fromarray(image)) if colours else each_channel(resize, image))
 
 
 def _turn_of(stored, min_side=None):

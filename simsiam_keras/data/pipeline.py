@@ -4,7 +4,7 @@ import numpy as np
 
 from simsiam_keras.augment.recipe import LEAST_EVAL_CROP, needed_side
 from simsiam_keras.data.base import ArraySource
-from simsiam_keras.data.batches import decoded, read_batches
+from simsiam_keras.data.batches import decoded, read_batches, read_canvases
 from simsiam_keras.data.tfds import leave_accelerators_alone
 
 
@@ -175,9 +175,11 @@ def training_images(
     Args:
         source: a `Source` of n images.
         batch_size: images in a batch, within [1, n].
-        size: default None, images as they are, which must then have one size; otherwise the short
-            side is scaled to `size` and the centre cropped to a square, images of at least twice
-            the size being decoded at a fraction of theirs.
+        size: default None, images as they are, which must then have one size. A number: the short
+            side is scaled to it and the centre cropped to a square. `(height, width)`, the height
+            no less than the width: a canvas on which the whole image lies with its aspect, see
+            `augment.Views`, for which its place is beside it as `"extent"`. Images of at least
+            twice the number, or the width, are decoded at a fraction of their size.
         seed: integer >= 0; default 0.
         first_epoch: number of the first epoch; default 0.
         epochs: number after the last epoch; default 1.
@@ -190,7 +192,8 @@ def training_images(
 
     Yields:
         `(images,)`, uint8 `[m, height, width, c]` with m = batch_size / k; with the index or the
-        labels, `({"images": images, "index": int64 [m], "labels": likewise},)`.
+        labels, `({"images": images, "index": int64 [m], "labels": likewise},)`; on a canvas
+        `({"images": images, "extent": int32 [m, 2], ...},)`.
 
     Raises:
         ValueError: if there is not one full batch, k does not divide it, an epoch of `order` is no
@@ -212,16 +215,32 @@ def training_images(
         for epoch in range(first_epoch, epochs):
             rows = order(epoch).reshape(steps, k, batch_size // k)[:, i]
             rows = rows[first_step if epoch == first_epoch else 0 :]
-            batches = read_batches(source, rows.ravel(), size, 1.0, batch_size // k, min_side=size)
-            for images, index in zip(batches, rows, strict=True):
-                batch = {"images": images}
+            batches = read_images(source, rows.ravel(), size, batch_size // k)
+            for batch, index in zip(batches, rows, strict=True):
                 if with_index:
                     batch["index"] = index
                 if with_labels:
                     batch["labels"] = source.labels[index]
-                yield (batch if len(batch) > 1 else images,)
+                yield (batch if len(batch) > 1 else batch["images"],)
 
     return batches()
+
+
+def read_images(source, order, size, batch_size):
+    """Yields `{"images": images}`, with `"extent"` on a canvas, in an order; see `training_images`.
+
+    Args:
+        source: a `Source`.
+        order: int64 `[n]`, numbers of images.
+        size: as in `training_images`.
+        batch_size: images in a batch; the last may have fewer.
+    """
+    if isinstance(size, tuple):
+        for images, extent in read_canvases(source, order, size, batch_size):
+            yield {"images": images, "extent": extent}
+    else:
+        for images in read_batches(source, order, size, 1.0, batch_size, min_side=size):
+            yield {"images": images}
 
 
 def evaluation_batches(source, size, eval_crop=1.0, batch_size=256):

@@ -4,7 +4,8 @@ import numpy as np
 
 from simsiam_keras.data import pipeline
 from simsiam_keras.data.base import ArraySource
-from simsiam_keras.data.batches import read_batches
+
+KEPT = ("images", "extent")  # what lies on the device of all images, in a batch that has "rows"
 
 
 def training_rows(
@@ -71,9 +72,16 @@ def training_rows(
 
 
 def all_images(source, size=None):
-    """Every image of a source, as `training_images` gives them: uint8 `[n, height, width, c]`."""
+    """Every image of a source, as `training_images` gives them.
+
+    Args:
+        source: a `Source` of n images.
+        size: as in `training_images`.
+
+    Returns:
+        `{"images": uint8 [n, height, width, c]}`, on a canvas with `"extent"`, int32 `[n, 2]`.
+    """
     if size is None and isinstance(source, ArraySource):
-        return source.images
-    order = np.arange(len(source))
-    read = read_batches(source, order, size, 1.0, 256, min_side=size)
-    return np.concatenate(list(read))
+        return {"images": source.images}
+    read = list(pipeline.read_images(source, np.arange(len(source)), size, 256))
+    return {name: np.concatenate([batch[name] for batch in read]) for name in read[0]}

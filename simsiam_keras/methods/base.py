@@ -11,6 +11,7 @@ from keras import ops
 
 from simsiam_keras import checks, distribute, encoders
 from simsiam_keras.data import watch
+from simsiam_keras.data.rows import KEPT
 from simsiam_keras.losses import BatchMean, l2_normalize
 
 
@@ -26,8 +27,9 @@ class JointEmbedding(keras.Model):
 
     What an input is does not depend on the mode: a dict `{"views": views}`, or a tuple or list of
     views, gives the method's outputs; a dict `{"images": images}` asks the `augmenter` for views
-    first; a tensor is images and gives features, as `predict` does. What else is in a dict, such as
-    `"index"`, the number of each image, or `"labels"`, is handed on to `embed` by its name.
+    first, with `"extent"` where the images lie on a canvas, see `augment.Views`; a tensor is images
+    and gives features, as `predict` does. What else is in a dict, such as `"index"`, the number of
+    each image, or `"labels"`, is handed on to `embed` by its name.
 
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
@@ -77,10 +79,12 @@ class JointEmbedding(keras.Model):
             inputs = {"views": inputs}
         if not isinstance(inputs, dict):
             return self.encoder(inputs, training=training)
-        others = {name: x for name, x in inputs.items() if name not in ("views", "images")}
+        others = {name: x for name, x in inputs.items() if name not in ("views", *KEPT)}
         views = inputs.get("views")
         if views is None:
-            views = self.augmenter(inputs["images"], training=training)
+            extent = {name: x for name, x in inputs.items() if name == "extent"}
+            checks.check_takes(self.augmenter, extent)
+            views = self.augmenter(inputs["images"], training=training, **extent)
             checks.check_made(views, self.augmenter)
         if self.views not in (None, len(views)):
             raise ValueError(
@@ -170,8 +174,12 @@ def inputs_of(model, data):
                 f"Received: {sorted(first)}"
             )
         if "rows" in first:  # of all images, which lie on the device
-            first = {**first, "images": ops.take(first["images"], first["rows"], axis=0)}
-            del first["rows"]
+            rows = first["rows"]
+            first = {
+                name: ops.take(x, rows, axis=0) if name in KEPT else x
+                for name, x in first.items()
+                if name != "rows"
+            }
         return first
     if model.augmenter is not None:
         return {"images": first}

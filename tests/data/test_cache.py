@@ -230,7 +230,7 @@ def test_photographs_of_one_size_are_not_sent_to_the_device_whole(tmp_path):
     source = sources.load(f"folder:{tmp_path}")
     assert isinstance(source, sources.EncodedSource) and source.image_shape == (1500, 2000, 3)
     recipe = RECIPES["cifar"]
-    assert views.canvas(source, recipe) == 48
+    assert views.canvas(source, recipe) == (72, 48)
     cfg = config.make("preview", augment="device", dataset=f"folder:{tmp_path}")
     assert views.preview(cfg, recipe, source, 2).shape[2] == 3
     images = next(pipeline.evaluation_batches(source, 32))[0]

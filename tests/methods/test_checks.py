@@ -101,6 +101,31 @@ def test_an_augmenter_of_one_view_is_refused_in_the_first_batch(make):
         made(augmenter=make()).fit(noise(8), verbose=0)
 
 
+class Whole(L.Layer):
+    """Two views, all of each image, by an augmenter that is given no extent, or any arguments."""
+
+    def call(self, images, training=False):
+        return images, images
+
+
+class Anything(Whole):
+    def call(self, images, training=False, **others):
+        return images * ops.cast(list(others) == ["extent"], images.dtype), images
+
+
+def test_images_on_a_canvas_need_an_augmenter_that_asks_where_they_lie():
+    images, extent = noise(8), np.full((len(noise(8)), 2), 8, "int32")
+    with pytest.raises(ValueError, match="must have an argument `extent`.*Received: Whole"):
+        made(augmenter=Whole()).train_on_batch({"images": images, "extent": extent})
+    loss = made(augmenter=Whole()).train_on_batch({"images": images})[0]
+    assert np.isfinite(loss)
+    model = made(augmenter=Anything())
+    seen = [model({"images": images, **more})["z1"] for more in ({}, {"extent": extent})]
+    alone = model({"views": (images, images)})["z1"]
+    np.testing.assert_allclose(seen[1], alone)
+    assert np.abs(np.subtract(seen[0], alone)).max() > 1e-3
+
+
 def test_an_augmenter_that_is_no_layer_is_refused_by_the_constructor():
     with pytest.raises(ValueError, match="`augmenter` must be a keras.layers.Layer"):
         made(augmenter=augment.host.Views("digits", size=8))
