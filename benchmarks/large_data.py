@@ -241,8 +241,8 @@ def report_read(folder, seconds):
     return (
         f"## Photographs of {WIDTH} x {HEIGHT}, decoded whenever they are read\n\n"
         "For views of 96 and 224 px. `training_images` feeds `--augment=device` with canvases of "
-        "1.5 times that; `training_views` is the ImageNet recipe of `--augment=host` whole, and "
-        "its reading alone.\n\n" + common.table(head, rows)
+        "2.25 by 1.5 times that; `training_views` is the ImageNet recipe of `--augment=host` "
+        "whole, and its reading alone.\n\n" + common.table(head, rows)
     )
 
 
