@@ -73,6 +73,20 @@ def call(layer, images, training=False):
     return [numpy(view) for view in views]
 
 
+def views_of(layer, images, extent=None):
+    """The views of the next step."""
+    if extent is None or keras.backend.backend() != "jax":
+        if extent is None:
+            return call(layer, images, training=True)
+        return [numpy(view) for view in layer(images, extent, training=True)]
+    state = [variable.value for variable in layer.non_trainable_variables]
+    function = compiled(lambda s, x, e: layer.stateless_call([], s, x, e, training=True))
+    views, state = function(state, images, extent)
+    for variable, value in zip(layer.non_trainable_variables, state, strict=True):
+        variable.assign(value)
+    return [numpy(view) for view in views]
+
+
 class Device:
     whole_levels = False
     rounding = 0.01  # of a view, from the same operations

@@ -1,6 +1,5 @@
 """The device engine on a canvas with pictures of various sizes: torchvision's crops of each."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,10 +10,10 @@ from tests.augment.engines import (
     SHORT,
     SHORT_MULTI,
     Device,
-    call,
     compiled,
     recipe,
     tensor,
+    views_of,
 )
 from tests.augment.oracles import (
     AREA,
@@ -125,20 +124,6 @@ def test_what_is_beside_a_picture_is_in_no_view():
         assert far(leaked, expected[:, :1, :1]) > 30
 
 
-def views_of(layer, images, extent=None):
-    """The views of the next step."""
-    if extent is None or keras.backend.backend() != "jax":
-        if extent is None:
-            return call(layer, images, training=True)
-        return [numpy(view) for view in layer(images, extent, training=True)]
-    state = [variable.value for variable in layer.non_trainable_variables]
-    function = compiled(lambda s, x, e: layer.stateless_call([], s, x, e, training=True))
-    views, state = function(state, images, extent)
-    for variable, value in zip(layer.non_trainable_variables, state, strict=True):
-        variable.assign(value)
-    return [numpy(view) for view in views]
-
-
 # The distribution of thousands of views, of photographs made smaller
 
 
@@ -240,25 +225,25 @@ def test_without_an_extent_the_image_is_the_picture():
         assert far(x, y) <= 0.01
 
 
-# Of the same canvases; argv: the file to write to.
+# Of the same canvases; argv: the file with them, and the one to write to.
 PARITY = """
 import sys
 import numpy as np
 from simsiam_keras.augment.device import Views
-from tests.augment.engines import SHORT_MULTI
-from tests.augment.test_extent import pictures, placed, views_of
+from tests.augment.engines import SHORT_MULTI, views_of
 
-views = views_of(Views(SHORT_MULTI, seed=2), *placed(pictures()))
-np.savez(sys.argv[1], *views)
+given = np.load(sys.argv[1])
+np.savez(sys.argv[2], *views_of(Views(SHORT_MULTI, seed=2), given["images"], given["extent"]))
 """
 
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_the_views_are_the_same_on_every_backend(backend, tmp_path):
-    file = tmp_path / "views.npz"
-    run(backend, "-c", PARITY, file)
-    other = list(np.load(file).values())
+    given, file = tmp_path / "given.npz", tmp_path / "views.npz"
     canvases, extent = placed(pictures())
+    np.savez(given, images=canvases, extent=extent)
+    run(backend, "-c", PARITY, given, file)
+    other = list(np.load(file).values())
     found = views_of(device.Views(SHORT_MULTI, seed=2), canvases, extent)
     assert len(found) == len(other) == 4
     for x, y in zip(found, other, strict=True):
