@@ -1,6 +1,7 @@
 """What looks at a model while it trains: nearest neighbours, and measures of collapse."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -9,6 +10,8 @@ from simsiam_keras import distribute, evaluation
 from simsiam_keras.evaluation import collapse, knn, linear, precision
 
 HELD_OUT = 0.2  # of a labelled set without a test split
+# Of the pixels that are compared as they are: the largest side, and bytes of them all in float32.
+PIXEL_SIDE, PIXEL_BYTES = 32, 2**29
 FIFTH = "a fifth held out"
 
 
@@ -132,6 +135,36 @@ def knn_measure(encode, recipe, probe):
         queries, query_labels = bank[rest], bank_labels[rest]
         bank, bank_labels = bank[kept], bank_labels[kept]
     return knn.knn_measure(bank, bank_labels, queries, query_labels, probe.k, probe.temperature)
+
+
+def pixels_measure(recipe, probe):
+    """What `knn_measure` gives of the pixels themselves, at 32 px or less.
+
+    Where there are many images, they are made smaller, so that all take 512 MB at most, 8 px at
+    least.
+
+    Args:
+        recipe: the augmentation recipe.
+        probe: a `Probe`.
+
+    Returns:
+        As `knn_measure` does.
+    """
+    channels = probe.bank.channels
+    fitting = math.isqrt(PIXEL_BYTES // (4 * channels * max(1, len(probe.bank))))
+    side = min(recipe.size, PIXEL_SIDE, max(8, fitting))
+
+    def encode(images):
+        return np.asarray(images, "float32").reshape(len(images), -1) / 255
+
+    return knn_measure(encode, dataclasses.replace(recipe, size=side), probe)
+
+
+def queries_of(probe):
+    """How many images a probe classifies."""
+    if probe.queries is not None:
+        return len(probe.queries.rows())
+    return len(held_out(probe.bank.labels[probe.bank.rows()])[1])
 
 
 def _features_and_labels(encode, recipe, source):

@@ -24,6 +24,7 @@ from simsiam_keras import (
     preflight,
     progress,
     runs,
+    worth,
 )
 from simsiam_keras.data.base import told_by
 from simsiam_keras.errors import sentence, writing
@@ -66,6 +67,7 @@ def pretrain(parts, run_dir, console):
     encode = monitors.encoder_of(monitored)
     measure = functools.partial(monitors.knn_measure, encode, parts.recipe, probe)
     measured = measure() if probe and not resumed else None
+    pixels = monitors.pixels_measure(parts.recipe, probe) if probe else None
     with distribute.alone():
         pairs = parts.pairs()
     collapse = monitors.collapse_measures(monitored, pairs, parts.jit_compile)
@@ -77,7 +79,9 @@ def pretrain(parts, run_dir, console):
         callbacks.Diagnosis(collapse),
     ]
     if probe:
+        start = measured or {name: rows[0][name] for name in pixels}
         watches.append(callbacks.KNN(measure, parts.knn_every, parts.epochs))
+        watches.append(worth.Watch(start, monitors.queries_of(probe), say))
     watches.append(callbacks.Row(rows, parts.schedule, parts.steps))
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
@@ -106,7 +110,7 @@ def pretrain(parts, run_dir, console):
             if keeper:
                 keeper.now()
             raise
-    return _finish(parts, run_dir, encode, rows, began, say) if first else {}
+    return _finish(parts, run_dir, encode, rows, pixels, began, say) if first else {}
 
 
 def _first_batches(parts, position):
@@ -167,7 +171,7 @@ def _begin(parts, run_dir, board, measured, say):
     return [before]
 
 
-def _finish(parts, run_dir, encode, rows, began, say):
+def _finish(parts, run_dir, encode, rows, pixels, began, say):
     """Exports the encoder, draws the pictures, and seals the run with result.json."""
     probe = parts.probe
     trained = [row for row in rows if row["epoch"] > 0]
@@ -185,6 +189,7 @@ def _finish(parts, run_dir, encode, rows, began, say):
         "knn_accuracy": trained[-1]["knn_accuracy"],
         "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
         **_several(probe, rows),
+        **{f"{name}_pixels": value for name, value in (pixels or {}).items()},
         "knn": monitors.knn_protocol(probe) if probe else None,
         "parameters": sum(math.prod(v.shape) for v in parts.model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
@@ -193,6 +198,10 @@ def _finish(parts, run_dir, encode, rows, began, say):
     }
     used = [source for source in (probe.bank, probe.queries) if source] if probe else []
     without = inputs.without_row(used, say)
+    if probe:
+        start = {name: rows[0][name] for name in pixels}
+        result["verdict"] = worth.verdict(start, pixels, trained[-1], monitors.queries_of(probe))
+        say(result["verdict"])
     runs.write_json(run_dir / "result.json", {**result, "without_row": without})
     return {**result, "run_dir": str(run_dir)}
 

@@ -41,7 +41,7 @@ LEVELS = [
         "targets",
     },
     {"evaluation"},
-    {"monitors", "views", "resident", "inputs", "preflight"},
+    {"monitors", "views", "resident", "inputs", "preflight", "worth"},
     {"feeds"},
     {"build"},
     {"train"},
