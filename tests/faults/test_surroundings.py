@@ -108,7 +108,7 @@ def deleting(method, folder, kept):
 @pytest.mark.parametrize("augment", ["host", "device"])
 def test_photographs_that_vanish_while_it_trains(augment, tmp_path, monkeypatch, capfd):
     folder = tmp_path / "photos"
-    flags = [photographs(folder), f"--augment={augment}", "--probe_dataset=none"]
+    flags = [photographs(folder), f"--augment={augment}", "--probe_dataset=none", "--cache=none"]
     method = deleting(callbacks.Clock.on_epoch_end, folder, kept=0)
     monkeypatch.setattr(callbacks.Clock, "on_epoch_end", method)
     assert small.pretrain(tmp_path / "run", *flags) in (1, 2)
