@@ -40,9 +40,9 @@ WARM_UP = 3  # steps: the first compiles, and torch.compile once more at the sec
 KERNELS = 40  # of which the time is told
 
 
-def run(size, say):
-    """What is measured, as JSON; `say` takes a sentence."""
-    sides = {name: (backend, name, size.name) for name, backend in SIDES.items()}
+def run(size, flags, say):
+    """What is measured, as JSON; `flags` are the run's, `say` takes a sentence."""
+    sides = {name: (backend, name, size.name, *flags) for name, backend in SIDES.items()}
     running, left_out = common.start("benchmarks.gpu.bench", sides, say)
     seconds = {name: [] for name, turn in TURNS.items() if turn[0] in running}
     try:
@@ -158,11 +158,11 @@ def jax_side(size):
     return hello, {"product": multiplied, "step": stepped}
 
 
-def run_side(size):
+def run_side(size, flags):
     """The steps of the run that is planned, with its smaller and its larger views."""
-    from simsiam_keras import build
+    from simsiam_keras import build, config
 
-    cfg, images = size.run_config(), size.pictures()
+    cfg, images = config.parse("pretrain", flags), size.pictures()
     late = build.recipe(cfg)
     early = dataclasses.replace(late, size=cfg.early_size or late.size)
     hello = {"batch_size": cfg.batch_size, "method": cfg.method, "views": cfg.full_views}
@@ -204,12 +204,15 @@ def torch_side(size):
     return hello, {"step": run}
 
 
-def main(side, size):
-    """Be the process of a side."""
+def main(side, size, *flags):
+    """Be the process of a side; `flags` are those of the run."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the other side needs memory too
     size = sizes.SIZES[size]
     start = time.perf_counter()
-    hello, runs = {"jax": jax_side, "run": run_side, "torch": torch_side}[side](size)
+    if side == "run":
+        hello, runs = run_side(size, flags)
+    else:
+        hello, runs = {"jax": jax_side, "torch": torch_side}[side](size)
     made = time.perf_counter()
     hello["warm_up"] = {"setup": round(made - start, 1)}
     for name, run in runs.items():

@@ -104,7 +104,7 @@ class Job:
             self.say(f"{stage} failed: {error}")
 
     def bench(self):
-        return bench.run(self.size, self.say)
+        return bench.run(self.size, self.recipe, self.say)
 
     def train(self):
         measured, cfg = self.found["bench"], config.parse("pretrain", [*self.recipe])

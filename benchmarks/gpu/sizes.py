@@ -40,9 +40,6 @@ class Size:
     def config(self):
         return config.parse("pretrain", [f"--flagfile={FLAGFILE}", *ON_THE_DEVICE, *self.flags])
 
-    def run_config(self):
-        return config.parse("pretrain", [f"--flagfile={RECIPE}", *ON_THE_DEVICE, *self.flags])
-
     def recipe(self):
         return RECIPES[self.config().recipe]
 
