@@ -24,8 +24,10 @@ def enter(cfg, recipe, model, on_device, epoch):
     """Readies a model for an epoch and those like it."""
     if model.augmenter is not None:
         model.augmenter.recipe = recipe_in(cfg, recipe, epoch)
-    # Or the step would be the one that was compiled for other views.
-    model.train_function = resident.train_function(model) if on_device else None
+    if epoch == cfg.early_epochs:  # or the step would be the one that was compiled for other views
+        model.train_function = None
+    if on_device and model.train_function is None:
+        model.train_function = resident.train_function(model)
 
 
 def kept(cfg, recipe, source):
