@@ -47,15 +47,13 @@ def pretrain(cfg, console=None):
         RunFailed: if the run cannot go on; checkpoints and metrics of earlier epochs are kept.
         Interrupted: after a signal, with what is trained so far in a checkpoint.
     """
-    if cfg.plan:
-        with build.place(cfg):
-            say = _saying(console or Console(stderr=True))
-            return preflight.plan(build.parts(cfg, say), say)
     with build.place(cfg):
         # Every process computes the same; the first alone writes and talks.
         first = distribute.process() == 0
         console = console or Console(stderr=True, quiet=not first)
-        say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+        say = _saying(console)
+        if cfg.plan:
+            return preflight.plan(build.parts(cfg, say), say)
         # Resumed or repeated, a run may have another number of processes: it is the same run.
         flags = dataclasses.replace(cfg, job_addresses="", num_processes=0, process_id=-1)
         folder = config.run_dir(cfg)

@@ -110,9 +110,8 @@ def application(name, input_shape=(224, 224, 3)):
     Args:
         name: the constructor's name, such as `"EfficientNetV2B0"`.
         input_shape: `(height, width, 3)`; each model has a smallest size of its own, and its
-            preprocessing is of RGB. With None for
-            height and width, any size; some models then pad an odd side by a pixel less than those
-            made for it, and NASNet leaves some layers out.
+            preprocessing is of RGB. With None for height and width, any size; some models then pad
+            an odd side by a pixel less than those made for it, and NASNet leaves some layers out.
 
     Returns:
         A functional `keras.Model`, images with values 0..255 to average-pooled features.

@@ -140,8 +140,8 @@ def knn_measure(encode, recipe, probe):
 def pixels_measure(recipe, probe):
     """What `knn_measure` gives of the pixels themselves, at 32 px or less.
 
-    Where there are many images, they are made smaller, so that all take 512 MB at most, 8 px at
-    least.
+    Where there are many images, they are made smaller, so that the bank takes 512 MB at most, but
+    no smaller than 8 px.
 
     Args:
         recipe: the augmentation recipe.

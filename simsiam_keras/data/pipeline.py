@@ -94,9 +94,7 @@ def training_views(
             batches, `seed` is negative, or labels are asked of a source that has none.
         ImportError: if TensorFlow is missing.
     """
-    steps, order = _ordered(source, batch_size, seed, first_epoch, order)
-    _check_seed(seed)
-    _check_labels(source, with_labels)
+    steps, order = ordered(source, batch_size, seed, first_epoch, order, with_labels)
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -200,14 +198,12 @@ def training_images(
             whole number of batches, `seed` is negative, sizes vary and `size` is None, or labels
             are asked of a source that has none.
     """
-    steps, order = _ordered(source, batch_size, seed, first_epoch, order)
+    steps, order = ordered(source, batch_size, seed, first_epoch, order, with_labels)
     i, k = part
     if batch_size % k:
         raise ValueError(
             f"`batch_size` must be a multiple of the {k} parts. Received: batch_size={batch_size}"
         )
-    _check_seed(seed)
-    _check_labels(source, with_labels)
     if size is None and source.image_shape is None:
         raise ValueError("`size` must be given where the sizes of the images vary. Received: None")
 
@@ -296,8 +292,22 @@ def sample_images(source, count, seed=0, min_side=None):
     return [source.read(i, min_side) for i in order.tolist()]
 
 
-def _ordered(source, batch_size, seed, first_epoch, order):
-    """The steps of an epoch, and the function of its number to its images."""
+def ordered(source, batch_size, seed, first_epoch, order, with_labels):
+    """The steps of an epoch, and the function of its number to its images.
+
+    Arguments and errors are those of `training_views`.
+    """
+    steps, order = _steps_and_order(source, batch_size, seed, first_epoch, order)
+    if seed < 0:
+        raise ValueError(f"`seed` must be >= 0. Received: seed={seed}")
+    if with_labels and source.labels is None:
+        raise ValueError(
+            f"`with_labels` needs a source with labels. Received: {source.name}, without labels"
+        )
+    return steps, order
+
+
+def _steps_and_order(source, batch_size, seed, first_epoch, order):
     if order is None:
         steps = steps_per_epoch(len(source), batch_size)
         return steps, lambda epoch: epoch_order(len(source), seed, epoch)[: steps * batch_size]
@@ -308,15 +318,3 @@ def _ordered(source, batch_size, seed, first_epoch, order):
             f"Received: {visited} images in epoch {first_epoch}, batch_size={batch_size}"
         )
     return visited // batch_size, order
-
-
-def _check_labels(source, with_labels):
-    if with_labels and source.labels is None:
-        raise ValueError(
-            f"`with_labels` needs a source with labels. Received: {source.name}, without labels"
-        )
-
-
-def _check_seed(seed):
-    if seed < 0:
-        raise ValueError(f"`seed` must be >= 0. Received: seed={seed}")

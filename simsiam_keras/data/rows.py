@@ -40,12 +40,9 @@ def training_rows(
         these are asked for.
 
     Raises:
-        ValueError: if there is not one full batch, or `chunk` does not divide the batches.
+        ValueError: as `training_views` does, or if `chunk` does not divide the batches.
     """
-    if order is None:
-        steps = pipeline.steps_per_epoch(len(source), batch_size)
-    else:
-        steps = len(order(first_epoch)) // batch_size
+    steps, order = pipeline.ordered(source, batch_size, seed, first_epoch, order, with_labels)
     if (steps - first_step) % chunk or steps % chunk:
         raise ValueError(
             f"`chunk` must divide the {steps} batches of an epoch and what is left of the first. "
@@ -54,11 +51,7 @@ def training_rows(
 
     def rows():
         for epoch in range(first_epoch, epochs):
-            if order is None:
-                numbers = pipeline.epoch_order(len(source), seed, epoch)[: steps * batch_size]
-            else:
-                numbers = order(epoch)
-            chunks = numbers.reshape(-1, batch_size)
+            chunks = order(epoch).reshape(-1, batch_size)
             chunks = chunks[first_step if epoch == first_epoch else 0 :]
             for chosen in chunks.reshape(-1, chunk, batch_size):
                 found = {"rows": chosen.astype("int32")}
