@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import keras
 from simsiam_keras import (
     devices,
     distribute,
-    encoders,
     family,
     feeds,
     inputs,
@@ -24,6 +22,7 @@ from simsiam_keras import (
     runs,
     schedules,
     settings,
+    start,
     views,
 )
 from simsiam_keras.augment.recipe import RECIPES, Recipe, in_channels
@@ -59,6 +58,8 @@ class Parts:
         jit_compile: as in `keras.Model.compile`.
         knn_every: epochs between kNN measurements; 0: first and last only.
         checkpoint_every: epochs between checkpoints.
+        known: whether the encoder starts from known weights.
+        keep: "best" or "last", the epoch whose encoder is left.
         stop_on_collapse: whether a collapse ends the run.
     """
 
@@ -85,6 +86,8 @@ class Parts:
     jit_compile: bool | str
     knn_every: int
     checkpoint_every: int
+    known: bool
+    keep: str
     stop_on_collapse: bool
 
 
@@ -136,7 +139,7 @@ def parts(cfg, say):
         say(cached)
     probe = inputs.probe(cfg, images, say)
     with devices.on_host():
-        trained, schedule = model(cfg, augmentation, steps, len(images))
+        trained, schedule = model(cfg, augmentation, steps, len(images), say)
     kept = feeds.kept(cfg, augmentation, images)
     return Parts(
         facts={
@@ -147,7 +150,10 @@ def parts(cfg, say):
             "seed": cfg.seed,
         },
         flags=dataclasses.asdict(cfg),
-        identity={"flags": runs.spelled(dataclasses.asdict(cfg)), "data": _data(images, probe)},
+        identity={
+            "flags": runs.spelled(dataclasses.asdict(cfg)),
+            "data": {**_data(images, probe), **start.fingerprints(cfg)},
+        },
         headline=_headline(cfg, images, trained, steps, batch_size),
         recipe=augmentation,
         source=images,
@@ -170,6 +176,8 @@ def parts(cfg, say):
         jit_compile=devices.jit_compile(cfg.jit),
         knn_every=cfg.knn_every,
         checkpoint_every=cfg.checkpoint_every,
+        known=cfg.known,
+        keep=cfg.keep,
         stop_on_collapse=cfg.stop_on_collapse,
     )
 
@@ -250,30 +258,13 @@ def recipe(cfg):
     return made
 
 
-def encoder(cfg, size):
-    """The encoder that the flags describe, for square images of `size` pixels; None: of any."""
-    shape = (size, size, cfg.channels)
-    kind, _, name = cfg.encoder.partition(":")
-    if kind == "keras.applications":
-        return encoders.application(name, shape)
-    if cfg.encoder not in encoders.ENCODERS:
-        known = ", ".join(encoders.ENCODERS)
-        raise ValueError(
-            f"--encoder must be one of {known} or keras.applications:NAME. Received: {cfg.encoder}"
-        )
-    make = encoders.ENCODERS[cfg.encoder]
-    flags = {"stem": cfg.stem, "width": cfg.width, "zero_init_residual": cfg.zero_init_residual}
-    taken = inspect.signature(make).parameters  # the twin has neither stem nor residual
-    return make(shape, **{name: value for name, value in flags.items() if name in taken})
-
-
 def plain_encoder(cfg, size):
     """The encoder as it is exported: in float32, on one device, for images of one size."""
     with settings.changed(dtype_policy="float32"), distribute.alone(), devices.on_host():
-        return encoder(cfg, size)
+        return start.architecture(cfg, size)
 
 
-def model(cfg, recipe, steps, images=1):
+def model(cfg, recipe, steps, images=1, say=None):
     """The compiled method that the flags describe.
 
     Args:
@@ -281,6 +272,8 @@ def model(cfg, recipe, steps, images=1):
         recipe: the augmentation recipe, of the views' size.
         steps: optimizer calls in an epoch.
         images: training images, which `--predictor=moving_average` remembers; default 1.
+        say: function of a sentence on the known weights that it starts from; default None, it is
+            at random.
 
     Returns:
         `(model, schedule)`: a compiled `keras.Model`, and its learning rate over the steps.
@@ -288,14 +281,21 @@ def model(cfg, recipe, steps, images=1):
     module, name = family.split(cfg.member.ablations if cfg.ablated else cfg.member.path)
     method = getattr(importlib.import_module(module), name)
     augmenter = views.device(recipe, cfg.seed, cfg.full_views) if cfg.augment == "device" else None
-    backbone = encoder(cfg, None if cfg.small_views or cfg.early_size else recipe.size)
+    backbone = start.architecture(cfg, None if cfg.small_views or cfg.early_size else recipe.size)
+    if say and cfg.known:  # before a target network copies it
+        say(start.load(cfg, backbone))
+    if cfg.encoder_batch_norm == "frozen":
+        start.freeze_batch_norm(backbone)
     built = method.from_flags(cfg, backbone, augmenter, steps, images)
     distribute.synchronize(built)
     on_gpu = keras.backend.backend() == "jax" and devices.on_accelerator()
     if on_gpu:
         moments.read_once(built)
     peak = schedules.scaled_lr(cfg.base_lr, cfg.batch_size)
-    schedule = schedules.cosine(peak, cfg.epochs * steps, cfg.warmup_epochs * steps)
+    total, warmup, frozen = (
+        epochs * steps for epochs in (cfg.epochs, cfg.warmup_epochs, cfg.freeze_encoder_epochs)
+    )
+    schedule = schedules.cosine(peak, total, warmup)
     optimizer = {"sgd": optimizers.SGD, "lars": optimizers.LARS}[cfg.optimizer](
         schedule,
         momentum=cfg.momentum,
@@ -304,9 +304,14 @@ def model(cfg, recipe, steps, images=1):
         if cfg.gradient_accumulation > 1
         else None,
     )
+    rates = {}
     if cfg.predictor_lr == "constant":
-        variables = built.predictor.trainable_variables
-        optimizer = optimizers.with_constant_rate(optimizer, variables, peak)
+        rates["constant"] = built.predictor.trainable_variables, peak
+    if frozen or cfg.encoder_lr_scale != 1:
+        slower = schedules.cosine(cfg.encoder_lr_scale * peak, total, warmup)
+        rates["encoder"] = built.encoder.trainable_variables, schedules.After(slower, frozen)
+    if rates:
+        optimizer = optimizers.with_rates(optimizer, rates)
     built.compile(optimizer=optimizer, jit_compile=devices.jit_compile(cfg.jit))
     if on_gpu:
         built.optimizer.build(built.trainable_variables)  # here, and not operation by operation
@@ -319,8 +324,8 @@ def _headline(cfg, source, model, steps, batch_size):
         f"{len(source):,} images of {source.name}, "
         + ("" if source.channels == 3 else f"{source.channels} channel(s), ")
         + (f"{scaled}, " if scaled else "")
-        + f"{cfg.encoder} with {model.encoder.count_params():,} parameters, {cfg.epochs} epochs of "
-        f"{steps} steps of {batch_size}, "
+        + f"{cfg.encoder or 'an encoder'} with {model.encoder.count_params():,} parameters, "
+        f"{cfg.epochs} epochs of {steps} steps of {batch_size}, "
         f"peak learning rate {schedules.scaled_lr(cfg.base_lr, cfg.batch_size):g}, "
         f"{keras.backend.backend()}, {distribute.replicas()} replica(s)"
         + (f" in {distribute.processes()} processes" if distribute.processes() > 1 else "")

@@ -21,6 +21,7 @@ METRICS = (
     "z_std",
     "knn_accuracy",
     "mean_average_precision",  # in its place where images have several labels
+    "knn_of_the_bank",  # what --keep=best goes by
     *diagnose.MEASURES,
     "learning_rate",
     "images_per_second",

@@ -119,11 +119,9 @@ def save(run_dir, model, position, rows=(), run=None, seconds=0.0):
         "run": run,
         "rows": list(rows),
     }
-    arrays["card"] = np.frombuffer(json.dumps(card).encode(), "uint8")
-    arrays["checksum"] = np.frombuffer(_checksum(arrays), "uint8")
     path = path_of(run_dir, position)
     path.parent.mkdir(exist_ok=True)
-    runs.write_npz(path, arrays)
+    write(path, arrays, card)
     for old in list(positions(run_dir).values())[KEPT:]:
         old.unlink()
     return path
@@ -152,7 +150,7 @@ def restore(run_dir, model, run=None, steps=None, epochs=None, say=lambda senten
         return None
     path, card, arrays = found
     _check_run(path, card, run, steps, epochs)
-    _assign(path, arrays, variables(model))
+    assign(path, arrays, variables(model))
     metrics = [arrays[f"metric/{i}"] for i in range(len(model.metrics_variables))]
     position = Position(card["epoch"], card["step"])
     return Resumed(position, card["rows"], card["seconds"], metrics)
@@ -172,26 +170,33 @@ def restore_encoder(run_dir, encoder, say=lambda sentence: None):
         return None
     path, card, arrays = found
     own = {name: array for name, array in arrays.items() if name.startswith("encoder/")}
-    _assign(path, own, _numbered("encoder", encoder.variables))
+    assign(path, own, numbered("encoder", encoder.variables))
     return Position(card["epoch"], card["step"])
 
 
 def variables(model):
     """What a checkpoint holds, a dict of names to variables; the order makes the names."""
     model.optimizer.build(model.trainable_variables)
-    # By number: Keras's automatic names count up within a process.
     encoder, metrics = model.encoder.variables, model.metrics_variables
     elsewhere = {id(v) for v in (*encoder, *metrics)}
     rest = [v for v in model.variables if id(v) not in elsewhere]
     return {
-        **_numbered("encoder", encoder),
-        **_numbered("model", rest),
-        **_numbered("optimizer", model.optimizer.variables),
-        **_numbered("metric", metrics),
+        **numbered("encoder", encoder),
+        **numbered("model", rest),
+        **numbered("optimizer", model.optimizer.variables),
+        **numbered("metric", metrics),
     }
 
 
-def _numbered(name, variables):
+def write(path, arrays, card):
+    """Writes arrays by name, a card and the checksum of both, atomically."""
+    arrays = {**arrays, "card": np.frombuffer(json.dumps(card).encode(), "uint8")}
+    arrays["checksum"] = np.frombuffer(_checksum(arrays), "uint8")
+    runs.write_npz(path, arrays)
+
+
+def numbered(name, variables):
+    """Variables by their numbers, for Keras's own names count up within a process."""
     return {f"{name}/{i}": v for i, v in enumerate(variables)}
 
 
@@ -200,7 +205,7 @@ def _newest_whole(run_dir, say, set_aside=False):
     damaged = {}
     for path in positions(run_dir).values():
         try:
-            found = path, *_read(path)
+            found = path, *read(path)
         except Damaged as error:
             damaged[path] = f"{path} is damaged ({error})"
             continue
@@ -218,7 +223,7 @@ def _newest_whole(run_dir, say, set_aside=False):
     return None
 
 
-def _read(path):
+def read(path):
     """The card and the arrays of a checkpoint.
 
     Raises:
@@ -313,7 +318,8 @@ def _check_run(path, card, run, steps, epochs):
         )
 
 
-def _assign(path, arrays, variables):
+def assign(path, arrays, variables):
+    """Gives variables by name the arrays of a checkpoint; raises `RunFailed` if these differ."""
     shapes = {name: tuple(v.shape) for name, v in variables.items()}
     if {name: array.shape for name, array in arrays.items()} != shapes:
         raise RunFailed(f"{path} belongs to another model; give another --run_dir")

@@ -19,6 +19,7 @@ from simsiam_keras import (
     export,
     inputs,
     interrupts,
+    monitors,
     plots,
     preflight,
     runs,
@@ -29,6 +30,8 @@ from simsiam_keras import (
 from simsiam_keras.data import ranges
 from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import encoded, knn, linear
+
+PIXEL_BYTES = 2**27  # of the pixels that `linear-probe` classifies beside the features, in float32
 
 
 @settings.own
@@ -89,17 +92,22 @@ def linear_probe(cfg, console=None):
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
     with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
         before = encoded.fingerprint(encoder, train_set)
-        probe = linear.linear_probe(
-            *encoded.mapped(encoder, train_set, cfg.batch_size, run_dir, console),
-            *encoded.mapped(encoder, test_set, cfg.batch_size, run_dir, console),
-            optimizer=cfg.optimizer,
-            learning_rates=rates,
-            batch_size=cfg.probe_batch_size or None,
-            epochs=cfg.epochs,
-            validation_fraction=cfg.validation_fraction,
-            seed=cfg.seed,
-            progress=console.is_terminal,
-        )
+
+        def probed(encoder):
+            return linear.linear_probe(
+                *encoded.mapped(encoder, train_set, cfg.batch_size, run_dir, console),
+                *encoded.mapped(encoder, test_set, cfg.batch_size, run_dir, console),
+                optimizer=cfg.optimizer,
+                learning_rates=rates,
+                batch_size=cfg.probe_batch_size or None,
+                epochs=cfg.epochs,
+                validation_fraction=cfg.validation_fraction,
+                seed=cfg.seed,
+                progress=console.is_terminal,
+            )
+
+        probe = probed(encoder)
+        plain = probed(encoded.pixels(encoder, len(train_set), PIXEL_BYTES))
         if not np.array_equal(before, encoded.fingerprint(encoder, train_set)):
             raise RuntimeError("the encoder changed while its features were probed")
         classifier = {"weights": probe.weights, "bias": probe.bias, "classes": probe.classes}
@@ -114,7 +122,8 @@ def linear_probe(cfg, console=None):
         several = probe.mean_average_precision
         result = {
             "linear_accuracy": probe.linear_accuracy,
-            **({} if several is None else {"mean_average_precision": several}),
+            "linear_accuracy_pixels": plain.linear_accuracy,
+            **({} if several is None else _precisions(several, plain.mean_average_precision)),
             "protocol": f"{probe.protocol[:-1]}; tested on {test_part}.",
             "optimizer": probe.optimizer,
             "learning_rate": probe.learning_rate,
@@ -153,16 +162,23 @@ def nearest_neighbours(cfg, console=None):
     say = _saying(console)
     bank, queries, test_part = inputs.train_and_test(cfg, say, encoder)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
-        measured = knn.knn_measure(
-            *encoded.mapped(encoder, bank, cfg.batch_size, run_dir, console),
-            *encoded.mapped(encoder, queries, cfg.batch_size, run_dir, console),
-            cfg.knn_k,
-            cfg.knn_temperature,
-        )
+        k = knn.chosen_k(cfg.knn_k, bank.labels[bank.rows()])
+
+        def classified(encoder):
+            return knn.knn_measure(
+                *encoded.mapped(encoder, bank, cfg.batch_size, run_dir, console),
+                *encoded.mapped(encoder, queries, cfg.batch_size, run_dir, console),
+                k,
+                cfg.knn_temperature,
+            )
+
+        measured = classified(encoder)
+        plain = classified(encoded.pixels(encoder, len(bank), monitors.PIXEL_BYTES))
         _write_environment(run_dir, bank)
         result = {
             **measured,
-            "k": knn.effective_k(cfg.knn_k, len(bank.rows())),
+            **{f"{name}_pixels": value for name, value in plain.items()},
+            "k": k,
             "temperature": cfg.knn_temperature,
             "bank": len(bank.rows()),
             "queries": len(queries.rows()),
@@ -292,6 +308,10 @@ def _write_result(run_dir, result, say, *used):
     """Writes result.json with the images that have no row of features, and says which these are."""
     without = inputs.without_row(used, say)
     runs.write_json(run_dir / "result.json", {**result, "without_row": without})
+
+
+def _precisions(value, pixels):
+    return {"mean_average_precision": value, "mean_average_precision_pixels": pixels}
 
 
 def _saying(console):

@@ -4,13 +4,12 @@ Every encoder begins with its own normalization, so that an exported one needs n
 What pools globally takes images of any size when `input_shape` is `(None, None, 3)`.
 """
 
-import inspect
 import os
 import warnings
 
 import keras
 
-from simsiam_keras import settings
+from simsiam_keras.backbones import application, hub
 from simsiam_keras.heads import batch_norm
 
 # ImageNet's channel statistics in units of pixel values, the field's convention for any photograph.
@@ -104,40 +103,6 @@ def resnet(depths, block, input_shape, stem, width, zero_init_residual):
     return keras.Model(images, x, name="encoder")
 
 
-def application(name, input_shape=(224, 224, 3)):
-    """Any model of `keras.applications`, randomly initialized, without its classifier.
-
-    Args:
-        name: the constructor's name, such as `"EfficientNetV2B0"`.
-        input_shape: `(height, width, 3)`; each model has a smallest size of its own, and its
-            preprocessing is of RGB. With None for height and width, any size; some models then pad
-            an odd side by a pixel less than those made for it, and NASNet leaves some layers out.
-
-    Returns:
-        A functional `keras.Model`, images with values 0..255 to average-pooled features.
-
-    Raises:
-        ValueError: if there is no such model, or the images have other channels than 3.
-    """
-    if input_shape[-1] != 3:
-        raise ValueError(
-            "`keras.applications` has models of 3 channels; take another encoder, such as "
-            f"resnet18, or --channels=3. Received: input_shape={input_shape}"
-        )
-    constructor = getattr(keras.applications, name, None)
-    if not inspect.isfunction(constructor):
-        known = sorted(n for n, f in vars(keras.applications).items() if inspect.isfunction(f))
-        raise ValueError(f"`keras.applications` has no model {name!r}. Known: {', '.join(known)}")
-    with settings.changed(image_data_format="channels_last"):
-        backbone = constructor(
-            include_top=False, weights=None, pooling="avg", input_shape=input_shape
-        )
-    images = keras.Input(input_shape, name="images")
-    own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters
-    x = images if own_preprocessing else _normalization(input_shape[-1])(images)
-    return keras.Model(images, backbone(x), name="encoder")
-
-
 def twin(input_shape=(16, 16, 3), width=64):
     """The small twin of supervised siamese networks: one convolution, ReLU, 2x2 max-pooling.
 
@@ -220,6 +185,8 @@ def warn_of_onednn(model):
         )
 
 
+__all__ = ["application", "hub", "resnet10", "resnet18", "resnet34", "resnet50", "twin"]
+
 ENCODERS = {
     "resnet10": resnet10,
     "resnet18": resnet18,
@@ -229,11 +196,15 @@ ENCODERS = {
 }
 
 
-def _normalization(channels):
+def statistics(channels):
+    """Mean and variance of each channel, by which images are normalized: two lists."""
     mean, std = (MEAN, STD) if channels == 3 else ((127.5,) * channels, (64.0,) * channels)
-    return keras.layers.Normalization(
-        mean=mean, variance=[s * s for s in std], name="normalization"
-    )
+    return list(mean), [s * s for s in std]
+
+
+def _normalization(channels):
+    mean, variance = statistics(channels)
+    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
 
 
 def _basic_block(x, width, stride, zero_init, name):

@@ -163,14 +163,33 @@ def _refuse_unknown(path, card):
         )
 
 
-def _read_keras(path, trust):
+def keras_model(path, trust=False):
+    """Reads the model of a `.keras` file of an encoder, as `load_encoder` does.
+
+    Args:
+        path: the file.
+        trust: read it without the safe mode.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: as `load_encoder`.
+    """
+    path = Path(path)
     with _readable(path):
         _refuse_wider_than_its_weights(path)
         with devices.on_host():
             model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
-    taken, dim = _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
+    _fitting(path, *(_shapes(getattr(model, side, None)) for side in SIDES))
     values = ((v.path, keras.ops.convert_to_numpy(v)) for v in model.variables)
     _refuse_not_finite(path, values)
+    return model
+
+
+def _read_keras(path, trust):
+    model = keras_model(path, trust)
+    taken, dim = _fitting(path, *(_shapes(getattr(model, side)) for side in SIDES))
     return taken, dim, model.predict_on_batch
 
 

@@ -16,15 +16,21 @@ def recipe_in(cfg, recipe, epoch):
 
 
 def last(cfg, epoch):
-    """The number after the last of the epochs whose views have the size of this one's."""
-    return cfg.early_epochs if epoch < cfg.early_epochs else cfg.epochs
+    """The number after the last of the epochs that are like this one, and so are one program.
+
+    Their views have one size, and the encoder is trained in all of them or in none.
+    """
+    ends = (cfg.early_epochs, cfg.freeze_encoder_epochs, cfg.epochs)
+    return min(end for end in ends if epoch < end)
 
 
 def enter(cfg, recipe, model, on_device, epoch):
     """Readies a model for an epoch and those like it."""
     if model.augmenter is not None:
         model.augmenter.recipe = recipe_in(cfg, recipe, epoch)
-    if epoch == cfg.early_epochs:  # or the step would be the one that was compiled for other views
+    model.encoder_frozen = epoch < cfg.freeze_encoder_epochs
+    # Or the step would be the one that was compiled for other views, or without the encoder.
+    if epoch in (cfg.early_epochs, cfg.freeze_encoder_epochs):
         model.train_function = None
     if on_device and model.train_function is None:
         model.train_function = resident.train_function(model)

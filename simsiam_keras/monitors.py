@@ -1,18 +1,17 @@
 """What looks at a model while it trains: nearest neighbours, and measures of collapse."""
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
 
 from simsiam_keras import distribute, evaluation
-from simsiam_keras.evaluation import collapse, knn, linear, precision
+from simsiam_keras.evaluation import collapse, encoded, knn, linear, precision
 
 HELD_OUT = 0.2  # of a labelled set without a test split
-# Of the pixels that are compared as they are: the largest side, and bytes of them all in float32.
-PIXEL_SIDE, PIXEL_BYTES = 32, 2**29
+PIXEL_BYTES = 2**29  # of all pixels that are compared as they are, in float32
 FIFTH = "a fifth held out"
+CHOICE = "knn_of_the_bank"  # what an epoch is chosen by, and no result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +115,14 @@ def not_measurable(bank, queries):
     return "" if np.ndim(bank) == 1 or queries.any() else "none of its images has a label"
 
 
-def knn_measure(encode, recipe, probe):
+def knn_measure(encode, recipe, probe, choice=False):
     """Measures a probe's queries, or a fifth of its bank, by weighted nearest neighbours.
 
     Args:
         encode: function of uint8 images to features.
         recipe: the augmentation recipe, of the images' size.
         probe: a `Probe`.
+        choice: add `CHOICE`, the same of a fifth of the bank, where there are queries beside it.
 
     Returns:
         `{"knn_accuracy": float}`, or of several labels `{"mean_average_precision": float}`.
@@ -134,7 +134,20 @@ def knn_measure(encode, recipe, probe):
         kept, rest = held_out(bank_labels)
         queries, query_labels = bank[rest], bank_labels[rest]
         bank, bank_labels = bank[kept], bank_labels[kept]
-    return knn.knn_measure(bank, bank_labels, queries, query_labels, probe.k, probe.temperature)
+    k = knn.chosen_k(probe.k, bank_labels)
+    measured = knn.knn_measure(bank, bank_labels, queries, query_labels, k, probe.temperature)
+    if choice and probe.queries is not None and not not_measurable(bank_labels, None):
+        measured |= _choice(bank, bank_labels, probe)
+    return measured
+
+
+def _choice(bank, labels, probe):
+    """What `--keep=best` goes by: a fifth of the bank by the rest, so that no query chooses."""
+    kept, rest = held_out(labels)
+    k = knn.chosen_k(probe.k, labels[kept])
+    parts = (bank[kept], labels[kept], bank[rest], labels[rest])
+    ((_, value),) = knn.knn_measure(*parts, k, probe.temperature).items()
+    return {CHOICE: value}
 
 
 def pixels_measure(recipe, probe):
@@ -151,13 +164,8 @@ def pixels_measure(recipe, probe):
         As `knn_measure` does.
     """
     channels = probe.bank.channels
-    fitting = math.isqrt(PIXEL_BYTES // (4 * channels * max(1, len(probe.bank))))
-    side = min(recipe.size, PIXEL_SIDE, max(8, fitting))
-
-    def encode(images):
-        return np.asarray(images, "float32").reshape(len(images), -1) / 255
-
-    return knn_measure(encode, dataclasses.replace(recipe, size=side), probe)
+    side = encoded.pixel_side(recipe.size, channels, len(probe.bank), PIXEL_BYTES)
+    return knn_measure(encoded.flat, dataclasses.replace(recipe, size=side), probe)
 
 
 def queries_of(probe):
@@ -175,13 +183,12 @@ def _features_and_labels(encode, recipe, source):
 def knn_protocol(probe):
     """What `knn_measure` did, for result.json."""
     rows = probe.bank.rows()
-    bank = len(rows)
     if probe.queries is None:
-        bank = len(held_out(probe.bank.labels[rows])[0])
+        rows = rows[held_out(probe.bank.labels[rows])[0]]
     return {
-        "k": knn.effective_k(probe.k, bank),
+        "k": knn.chosen_k(probe.k, probe.bank.labels[rows]),
         "temperature": probe.temperature,
-        "bank": bank,
+        "bank": len(rows),
         "queries": f"{probe.split} split" if probe.queries else FIFTH,
     }
 

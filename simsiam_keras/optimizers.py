@@ -201,12 +201,48 @@ def with_constant_rate(optimizer, variables, learning_rate):
     Reference:
         Chen & He, https://arxiv.org/abs/2011.10566, section 4.2
     """
-    constant = type(optimizer).from_config(
-        {**optimizer.get_config(), "learning_rate": learning_rate, "name": "constant_rate"}
-    )
-    return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(optimizer, {v.path: constant for v in variables})
-    )
+    return with_rates(optimizer, {"constant": (variables, learning_rate)})
+
+
+def with_rates(optimizer, rates):
+    """The same optimizer, with some variables at a rate of their own.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer`.
+        rates: `{name: (variables, learning_rate)}`; variables are found by their paths, a rate is
+            a number or a schedule.
+
+    Returns:
+        A `keras.optimizers.MultiOptimizer`.
+
+    Raises:
+        ValueError: if two of the variables have one path.
+    """
+    others = {}
+    for name, (variables, rate) in rates.items():
+        config = {**optimizer.get_config(), "learning_rate": rate, "name": f"{name}_rate"}
+        other = type(optimizer).from_config(config)
+        for variable in variables:
+            if variable.path in others:
+                raise ValueError(
+                    f"two variables are called {variable.path}; give their layers other names"
+                )
+            others[variable.path] = other
+    return Rates(keras.optimizers.OptimizerMap(optimizer, others))
+
+
+@keras.saving.register_keras_serializable("simsiam_keras")
+class Rates(keras.optimizers.MultiOptimizer):
+    """Keras's optimizer of optimizers, where gradients may be missing behind a stop-gradient.
+
+    They are zero: so every rate is of the same step, and weights whose rate is 0 stay.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        if trainable_variables is not None:
+            pairs = zip(grads, trainable_variables, strict=True)
+            grads = [ops.zeros_like(v) if g is None else g for g, v in pairs]
+        return super().apply(grads, trainable_variables)
 
 
 def _norm(x, axis):

@@ -113,7 +113,15 @@ class Encoder:
     group = "encoder"
 
     encoder: str = option(
-        "resnet18", "resnet10, resnet18, resnet34, resnet50, twin or keras.applications:NAME."
+        "",
+        "resnet10, resnet18, resnet34, resnet50, twin, keras.applications:NAME or "
+        "keras_hub:PRESET; empty: that of --weights, otherwise resnet18.",
+    )
+    weights: str = option(
+        "",
+        "What training starts from: a run folder, an encoder.keras, a .weights.h5, a ResNet of "
+        "PyTorch (.pth, .ckpt, .safetensors); `imagenet` for keras.applications; `none`: at "
+        "random; empty: the preset of keras_hub, otherwise none.",
     )
     stem: str = option(
         "auto",
@@ -122,6 +130,31 @@ class Encoder:
     )
     width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
     zero_init_residual: bool = option(False, "Start every residual block as the identity.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How training treats an encoder that starts from known weights."""
+
+    group = "optimization"
+
+    freeze_encoder_epochs: int = option(
+        0, "First epochs, in which the heads alone are trained.", minimum=0
+    )
+    encoder_lr_scale: float = option(
+        1.0, "Learning rate of the encoder as a share of that of the heads.", minimum=0
+    )
+    encoder_batch_norm: str = option(
+        "trained",
+        "`frozen`: the encoder's batch normalization keeps its statistics, scale and shift.",
+        choices=("trained", "frozen"),
+    )
+    keep: str = option(
+        "auto",
+        "Which epoch's encoder the run leaves: `last`, or the `best` by kNN on a fifth of the "
+        "bank, of whose labels no test is made; `auto`: best from known weights, otherwise last.",
+        choices=("auto", "best", "last"),
+    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +255,12 @@ class Monitors:
     knn_every: int = option(
         10, "Epochs between kNN measurements; 0: first and last only.", minimum=0
     )
-    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_k: int = option(
+        0,
+        "Neighbours, at most the bank; 0: its square root, no more than 200 and the images of its "
+        "median class.",
+        minimum=0,
+    )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
 
@@ -240,7 +278,9 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, Channels, Images):
+class Pretrain(
+    Monitors, Common, Machine, Start, Optimization, Encoder, Growth, Views, Channels, Images
+):
     """Trains an encoder and leaves a run folder."""
 
     group = "method"
@@ -262,6 +302,20 @@ class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, 
         if self.stem == "auto":  # flags.cfg has what it is
             stem = "imagenet" if self.recipe == "imagenet" else "cifar"
             object.__setattr__(self, "stem", stem)
+        if not self.encoder and self.weights in ("", "none", "imagenet"):
+            object.__setattr__(self, "encoder", "resnet18")
+        if self.weights == "imagenet" and not self.encoder.startswith("keras.applications:"):
+            raise ValueError(
+                "--weights=imagenet is for --encoder=keras.applications:NAME; of a ResNet give a "
+                f"file of PyTorch's. Received: --encoder={self.encoder}"
+            )
+        if self.keep == "auto":
+            object.__setattr__(self, "keep", "best" if self.known else "last")
+        if self.freeze_encoder_epochs >= self.epochs:
+            raise ValueError(
+                "--freeze_encoder_epochs must be below --epochs. Received: "
+                f"{self.freeze_encoder_epochs} and {self.epochs}"
+            )
         if self.batch_size % self.gradient_accumulation:
             raise ValueError(
                 "--batch_size must be a multiple of --gradient_accumulation. Received: "
@@ -291,6 +345,13 @@ class Pretrain(Monitors, Common, Machine, Optimization, Encoder, Growth, Views, 
     def member(self):
         """The method's entry in the family."""
         return family.FAMILY[self.method]
+
+    @property
+    def known(self):
+        """Whether training starts from weights that are known, and not at random."""
+        return bool(self.weights or self.encoder.startswith("keras_hub:")) and (
+            self.weights != "none"
+        )
 
 
 @dataclass(frozen=True)
@@ -396,7 +457,12 @@ class KNN(EncoderInput):
     test_split: str = option(
         "test", "Split that is classified; without a `test`, a fifth of --split."
     )
-    knn_k: int = option(200, "Neighbours, at most the bank.", minimum=1)
+    knn_k: int = option(
+        0,
+        "Neighbours, at most the bank; 0: its square root, no more than 200 and the images of its "
+        "median class.",
+        minimum=0,
+    )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
 
 

@@ -131,7 +131,8 @@ def _refuse(path, flags):
     found = {p.name for p in path.iterdir()}  # once: the first process may be writing its flags
     if result(path) is not None:
         raise ValueError(
-            f"{path} holds a finished run; give another --run_dir, or delete that folder to repeat"
+            f"{path} holds a finished run; give another --run_dir. To train on from its encoder, "
+            f"for more epochs or with other flags, add --weights={path}"
         )
     if "flags.cfg" in found:
         if any(path.glob("checkpoints/*")):  # else there is nothing to lose

@@ -51,6 +51,37 @@ def cosine(learning_rate, total_steps, warmup_steps=0):
     )
 
 
+@keras.saving.register_keras_serializable("simsiam_keras")
+class After(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that is 0 before a step, and then what another is there.
+
+    Args:
+        schedule: a `keras.optimizers.schedules.LearningRateSchedule`.
+        first_step: the first step that counts, at least 0.
+
+    Example:
+    >>> schedule = After(cosine(1.0, 4), first_step=2)
+    >>> [round(float(schedule(step)), 2) for step in range(4)]
+    [0.0, 0.0, 0.5, 0.15]
+    """
+
+    def __init__(self, schedule, first_step):
+        super().__init__()
+        self.schedule, self.first_step = schedule, first_step
+
+    def __call__(self, step):
+        return ops.where(step < self.first_step, 0.0, self.schedule(step))
+
+    def get_config(self):
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "first_step": self.first_step}
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(schedule, config["first_step"])
+
+
 def cosine_momentum(momentum, step, total_steps):
     """BYOL's momentum of the target network, `1 - (1 - m) (1 + cos(pi t / T)) / 2`.
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from simsiam_keras import (
+    best,
     board,
     callbacks,
     checkpoints,
@@ -28,6 +29,8 @@ from simsiam_keras import (
 )
 from simsiam_keras.data.base import told_by
 from simsiam_keras.errors import sentence, writing
+
+START = "start.keras"  # the known weights that training started from
 
 
 def pretrain(parts, run_dir, console):
@@ -65,9 +68,12 @@ def pretrain(parts, run_dir, console):
     batches = _first_batches(parts, clock.position)
     monitored = monitors.monitored(model, parts.copy)
     encode = monitors.encoder_of(monitored)
-    measure = functools.partial(monitors.knn_measure, encode, parts.recipe, probe)
-    measured = measure() if probe and not resumed else None
-    pixels = monitors.pixels_measure(parts.recipe, probe) if probe else None
+    measure = functools.partial(
+        monitors.knn_measure, encode, parts.recipe, probe, choice=parts.keep == "best"
+    )
+    before = callbacks.row(0, 0, {})
+    if probe and not resumed:
+        before = _measured_before(parts, measure())
     with distribute.alone():
         pairs = parts.pairs()
     collapse = monitors.collapse_measures(monitored, pairs, parts.jit_compile)
@@ -79,9 +85,8 @@ def pretrain(parts, run_dir, console):
         callbacks.Diagnosis(collapse),
     ]
     if probe:
-        start = measured or {name: rows[0][name] for name in pixels}
         watches.append(callbacks.KNN(measure, parts.knn_every, parts.epochs))
-        watches.append(worth.Watch(start, monitors.queries_of(probe), say))
+        watches.append(worth.Watch(rows[0] if resumed else before, parts.known, say))
     watches.append(callbacks.Row(rows, parts.schedule, parts.steps))
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
@@ -93,10 +98,14 @@ def pretrain(parts, run_dir, console):
             writer = board.Board(events, say, clock.position.epoch + 1 if resumed else 0)
             stack.callback(writer.close)
             if not resumed:
-                rows += _begin(parts, run_dir, writer, measured, say)
+                rows += _begin(parts, run_dir, writer, before, say)
             write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
             keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
             watches += [callbacks.Record(run_dir, writer, rows), keeper]
+            if parts.keep == "best":
+                watches.append(best.Keeper(run_dir, rows, clock.position.epoch))
+                if not resumed:
+                    watches[-1].look(monitored.encoder, before)
         total = parts.epochs * parts.steps
         watches += [
             preflight.Stopwatch(total, parts.flags, parts.recipe.size, say),
@@ -110,7 +119,15 @@ def pretrain(parts, run_dir, console):
             if keeper:
                 keeper.now()
             raise
-    return _finish(parts, run_dir, encode, rows, pixels, began, say) if first else {}
+    return _finish(parts, run_dir, rows, began, say) if first else {}
+
+
+def _measured_before(parts, measured):
+    """The row of epoch 0: kNN of the start, and what it is compared with."""
+    with distribute.alone():
+        at_random = parts.encoder if parts.known else None
+        beside = worth.beside(parts.recipe, parts.probe, measured, at_random)
+    return {**callbacks.row(0, 0, measured), **beside}
 
 
 def _first_batches(parts, position):
@@ -153,43 +170,53 @@ def _end_epoch(model, epoch, watches):
     every.on_epoch_end(epoch, logs)
 
 
-def _begin(parts, run_dir, board, measured, say):
-    """Writes what stands before the first epoch: flags, a picture of the views, kNN.
+def _begin(parts, run_dir, board, before, say):
+    """Writes what stands before the first epoch: flags, a picture of the views, known weights, kNN.
 
     Returns:
-        The rows before training: kNN on the random initialization, or none.
+        The rows before training: kNN of the start, or none.
     """
+    if parts.known:
+        with writing(run_dir / START):
+            _encoder_of(parts).save(run_dir / START)
     board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
     with distribute.alone():
         grid = parts.preview(pairs=16)
     _draw(run_dir, "views", lambda path: plots.write_png(path, grid), say)
     board.image("augmented_pairs", grid)
-    if measured is None:
+    if parts.probe is None:
         return []
-    before = callbacks.row(0, 0, measured)
     callbacks.record(run_dir, board, before)
     return [before]
 
 
-def _finish(parts, run_dir, encode, rows, pixels, began, say):
+def _encoder_of(parts):
+    """The model's encoder as it now is, in float32 on one device."""
+    encoder = parts.encoder()
+    encoder.set_weights(parts.model.encoder.get_weights())
+    return encoder
+
+
+def _finish(parts, run_dir, rows, began, say):
     """Exports the encoder, draws the pictures, and seals the run with result.json."""
     probe = parts.probe
     trained = [row for row in rows if row["epoch"] > 0]
-    encoder = parts.encoder()
-    encoder.set_weights(parts.model.encoder.get_weights())
+    encoder, kept = _encoder_of(parts), trained[-1]["epoch"]
+    if parts.keep == "best":
+        found = best.restore(run_dir, encoder)
+        kept = kept if found is None else found
     peak_memory = devices.peak_memory()
     with writing(run_dir / "encoder"):
         export.save_encoder(encoder, run_dir, parts.recipe.eval_crop, parts.source.value_range)
+    encode = monitors.encoder_of(monitors.Monitored(encoder, None, lambda: None))
     _draw_outcome(parts, run_dir, encode, rows, say)
+    measured = worth.result(rows, kept, parts.known) if probe else {}
     result = {
         **parts.facts,
         "loss": trained[-1]["loss"],
         "z_std": trained[-1]["z_std"],
         **{name: trained[-1][name] for name in diagnose.MEASURES},
-        "knn_accuracy": trained[-1]["knn_accuracy"],
-        "knn_accuracy_random_init": rows[0]["knn_accuracy"] if probe else None,
-        **_several(probe, rows),
-        **{f"{name}_pixels": value for name, value in (pixels or {}).items()},
+        **_accuracies(measured),
         "knn": monitors.knn_protocol(probe) if probe else None,
         "parameters": sum(math.prod(v.shape) for v in parts.model.trainable_variables),
         "images_per_second": float(np.median([row["images_per_second"] for row in trained])),
@@ -199,19 +226,16 @@ def _finish(parts, run_dir, encode, rows, pixels, began, say):
     used = [source for source in (probe.bank, probe.queries) if source] if probe else []
     without = inputs.without_row(used, say)
     if probe:
-        start = {name: rows[0][name] for name in pixels}
-        result["verdict"] = worth.verdict(start, pixels, trained[-1], monitors.queries_of(probe))
+        result["verdict"] = worth.verdict(measured, rows[0]["knn_queries"])
         say(result["verdict"])
     runs.write_json(run_dir / "result.json", {**result, "without_row": without})
+    (run_dir / best.NAME).unlink(missing_ok=True)  # it is the encoder now
     return {**result, "run_dir": str(run_dir)}
 
 
-def _several(probe, rows):
-    """What stands beside the accuracies, which are null, where an image has several labels."""
-    name = "mean_average_precision"
-    if probe is None or probe.bank.labels.ndim == 1:
-        return {}
-    return {name: rows[-1].get(name), f"{name}_random_init": rows[0].get(name)}
+def _accuracies(measured):
+    """What was measured, with kNN's accuracies null where there are no labels, or several."""
+    return {"knn_accuracy": None, "knn_accuracy_random_init": None, **measured}
 
 
 def _draw_outcome(parts, run_dir, encode, rows, say):

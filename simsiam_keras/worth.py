@@ -1,77 +1,174 @@
-"""Whether training helped, in words: beside the encoder at random, and beside the pixels."""
+"""Whether training helped, in words: beside its start, the encoder at random, and the pixels."""
 
 import math
 
 import keras
 
+from simsiam_keras import monitors
+
 NAMES = {"knn_accuracy": "kNN", "mean_average_precision": "mean average precision"}
 ERRORS = 2.0  # standard errors of a difference, below which two measurements are alike
 
+# What stands beside a measurement: suffix of its name, what a sentence calls it, and alone.
+RANDOM, PIXELS = "random_init", "pixels"
 
-def verdict(start, pixels, last, queries):
+
+def beside(recipe, probe, measured, random_encoder):
+    """What a run's first measurement is compared with, for the row of epoch 0.
+
+    Args:
+        recipe: the augmentation recipe.
+        probe: a `monitors.Probe`.
+        measured: `{name: value}` of the encoder before training.
+        random_encoder: function without arguments to the encoder at random; None where that is what
+            was measured.
+
+    Returns:
+        `{"knn_queries": n, "NAME_pixels": value, "NAME_random_init": value}`.
+    """
+    name = name_of(measured)
+    pixels = monitors.pixels_measure(recipe, probe)[name]
+    at_random = measured[name]
+    if random_encoder:
+        encode = monitors.encoder_of(monitors.Monitored(random_encoder(), None, lambda: None))
+        at_random = monitors.knn_measure(encode, recipe, probe)[name]
+    found = {f"{name}_{PIXELS}": pixels, f"{name}_{RANDOM}": at_random}
+    return {"knn_queries": monitors.queries_of(probe), **found}
+
+
+def name_of(measured):
+    """Which of `NAMES` was measured."""
+    return next(name for name in NAMES if measured.get(name) is not None)
+
+
+def quality(row):
+    """What an epoch is chosen by, higher is better; None where nothing was measured.
+
+    Args:
+        row: of metrics.jsonl.
+    """
+    names = (monitors.CHOICE, *NAMES)
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def result(rows, kept, known):
+    """The numbers that a run closes with: of what it leaves, and of what is beside that.
+
+    Args:
+        rows: of metrics.jsonl, with labels.
+        kept: number of the epoch whose encoder is left.
+        known: whether training started from known weights.
+
+    Returns:
+        A dict for result.json.
+    """
+    first, name = rows[0], name_of(rows[0])
+    of = {row["epoch"]: row for row in rows}
+    best = max((row for row in rows if quality(row) is not None), key=quality)
+    found = {name: of[kept][name], f"{name}_last": rows[-1][name]}
+    found |= {f"{name}_best": best[name], "best_epoch": best["epoch"], "kept_epoch": kept}
+    if known:
+        found[f"{name}_start"] = first[name]
+    return found | {f"{name}_{other}": first[f"{name}_{other}"] for other in (RANDOM, PIXELS)}
+
+
+def verdict(found, queries):
     """One sentence on what training has come to.
 
     Args:
-        start: `{name: value}` of the encoder before training, as `monitors.knn_measure` gives it.
-        pixels: likewise, of the pixels themselves.
-        last: likewise, after training; it may hold more.
+        found: from `result`.
         queries: how many images were classified.
 
     Returns:
         A sentence.
     """
-    ((name, before),) = start.items()
-    after, plain = last[name], pixels[name]
+    name = name_of(found)
+    after, at_random, plain = (found[f"{name}{end}"] for end in ("", "_random_init", "_pixels"))
+    start = found.get(f"{name}_start")
+    others = {"the pixels": plain, "the random encoder": at_random}
+    words = [f"{percent(at_random)} at random initialization", f"{percent(plain)} of the pixels"]
+    if start is not None:
+        others = {"the weights it started from": start, **others}
+        words.insert(0, f"{percent(start)} of the weights it started from")
+    last = found[f"{name}_last"]
+    left = "" if last == after else f" in epoch {found['kept_epoch']} ({percent(last)} in the last)"
     numbers = (
-        f"{NAMES[name]} is {_percent(after)} after training, {_percent(before)} at random "
-        f"initialization, {_percent(plain)} of the pixels themselves ({queries:,} images)"
+        f"{NAMES[name]} is {percent(after)} after training{left}, {', '.join(words)} "
+        f"({queries:,} images)"
     )
-    if _below(after, before, queries):
-        return f"Training made the features worse than at random initialization: {numbers}."
-    if _below(after, plain, queries):
+    before, what = (
+        (start, "with those weights")
+        if start is not None
+        else (
+            at_random,
+            "at random initialization",
+        )
+    )
+    if below(after, before, queries):
+        return f"Training made the features worse than they were {what}: {numbers}."
+    if below(after, plain, queries):
         return f"Training has not paid yet, the pixels themselves are better: {numbers}."
-    better = [
-        what
-        for what, other in (("the random encoder", before), ("the pixels", plain))
-        if _below(other, after, queries)
-    ]
+    better = [name for name, other in others.items() if below(other, after, queries)]
+    if start is not None and not below(start, after, queries):
+        return (
+            "Training on your images added nothing that can be told from chance to the weights it "
+            f"started from: {numbers}."
+        )
     if not better:
         return f"Training changed nothing that {queries:,} images could tell: {numbers}."
-    return f"Training helped, the features are better than {' and '.join(better)}: {numbers}."
+    return f"Training helped, the features are better than {_listed(better)}: {numbers}."
 
 
-def _below(a, b, n):
+def _listed(names):
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def below(a, b, n):
     """Whether a share of n is below another by more than chance."""
     error = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
     return b - a > ERRORS * error
 
 
-def _percent(share):
+def percent(share):
+    """A share in words."""
     return f"{100 * share:.1f} %"
 
 
 class Watch(keras.callbacks.Callback):
-    """Says once, as soon as it is measured, that training has made the features worse.
+    """Says once, as soon as it is measured, that features are worse than at the start, or pixels.
 
     Args:
-        start: as in `verdict`.
-        queries: as in `verdict`.
+        first: the row of epoch 0, with `beside`.
+        known: whether training started from known weights.
         say: function of a sentence.
     """
 
-    def __init__(self, start, queries, say):
+    def __init__(self, first, known, say):
         super().__init__()
-        ((self.name, self.start),) = start.items()
-        self.queries, self.say, self.said = queries, say, False
+        self.name, self.say = name_of(first), say
+        self.queries = first["knn_queries"]
+        pixels = first[f"{self.name}_{PIXELS}"]
+        what = "the weights that training started from" if known else "before training"
+        self.others = {what: first[self.name]}
+        if not below(first[self.name], pixels, self.queries):  # else it is no news yet
+            self.others["the pixels themselves"] = pixels
+        advice = (
+            "a lower rate for the encoder (--encoder_lr_scale=0.1), --freeze_encoder_epochs"
+            if known
+            else "more steps (a smaller --batch_size), another method (--method=simclr, vicreg), "
+            "known weights (--weights)"
+        )
+        self.advice = (
+            f"Views that show the same thing (`preview`, --min_crop), or {advice} may help"
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         value = logs.get(self.name)
-        if self.said or value is None or not _below(value, self.start, self.queries):
+        if value is None:
             return
-        self.said = True
-        self.say(
-            f"Warning, epoch {epoch + 1}: the features are worse than before training, "
-            f"{NAMES[self.name]} {_percent(value)} instead of {_percent(self.start)}. Views that "
-            "show the same thing (`preview`, --min_crop), more steps (a smaller --batch_size) or "
-            "another method (--method=simclr, vicreg) may help."
-        )
+        for what in [w for w, other in self.others.items() if below(value, other, self.queries)]:
+            other = self.others.pop(what)
+            self.say(
+                f"Warning, epoch {epoch + 1}: the features are worse than {what}, "
+                f"{NAMES[self.name]} {percent(value)} instead of {percent(other)}. {self.advice}."
+            )

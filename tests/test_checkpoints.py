@@ -140,11 +140,11 @@ def test_every_single_bit_counts(two):
     folder, _ = two
     path = checkpoints.path_of(folder, Position(2))
     content, rng = path.read_bytes(), np.random.default_rng(0)
-    whole = dict(zip(("card", "arrays"), checkpoints._read(path), strict=True))
+    whole = dict(zip(("card", "arrays"), checkpoints.read(path), strict=True))
     for at in rng.uniform(size=150):
         path.write_bytes(flipped(content, at))
         try:
-            card, arrays = checkpoints._read(path)
+            card, arrays = checkpoints.read(path)
         except checkpoints.Damaged:
             continue
         # What a bit of the archive's padding or dates changes is nothing.

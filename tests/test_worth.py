@@ -12,8 +12,9 @@ from simsiam_keras.data import sources
 FEW = ["--recipe=digits", "--encoder=resnet10", "--width=4", "--output_dim=8", "--epochs=1"]
 
 
-def said(before, plain, after, n=400, name="knn_accuracy"):
-    return worth.verdict({name: before}, {name: plain}, {name: after, "loss": -1.0}, n)
+def said(before, plain, after, n=400, name="knn_accuracy", **more):
+    found = {f"{name}_random_init": before, f"{name}_pixels": plain, name: after}
+    return worth.verdict({f"{name}_last": after, "kept_epoch": 1, **found, **more}, n)
 
 
 def test_the_verdict_is_of_what_is_worse():
@@ -38,12 +39,70 @@ def test_it_names_numbers_and_measure():
     assert "mean average precision is 60.0 %" in said(0.8, 0.7, 0.6, 400, "mean_average_precision")
 
 
-def test_harm_is_told_once_when_it_is_measured():
+def test_known_weights_stand_beside_what_came_of_them():
+    better = said(0.3, 0.4, 0.9, knn_accuracy_start=0.8)
+    assert "better than the weights it started from, the pixels and the random encoder" in better
+    assert "80.0 % of the weights it started from, 30.0 % at random" in better
+    same = said(0.3, 0.4, 0.81, knn_accuracy_start=0.8)
+    assert same.startswith("Training on your images added nothing that can be told from chance")
+    worse = said(0.3, 0.4, 0.7, knn_accuracy_start=0.8)
+    assert worse.startswith("Training made the features worse than they were with those weights")
+
+
+def test_an_earlier_epoch_that_is_left_is_named():
+    found = said(0.5, 0.6, 0.9, knn_accuracy_last=0.7, kept_epoch=3)
+    assert "90.0 % after training in epoch 3 (70.0 % in the last)" in found
+
+
+def watched(values, start=0.8, pixels=0.7, known=False):
     spoken = []
-    watch = worth.Watch({"knn_accuracy": 0.8}, 400, spoken.append)
-    for logs in ({}, {"knn_accuracy": 0.79}, {"knn_accuracy": 0.6}, {"knn_accuracy": 0.5}):
-        watch.on_epoch_end(4, logs)
-    assert len(spoken) == 1 and "kNN 60.0 % instead of 80.0 %" in spoken[0]
+    row = {"knn_accuracy": start, "knn_accuracy_pixels": pixels, "knn_queries": 400}
+    watch = worth.Watch(row, known, spoken.append)
+    for epoch, value in enumerate(values):
+        watch.on_epoch_end(epoch, {} if value is None else {"knn_accuracy": value})
+    return spoken
+
+
+def test_harm_is_told_once_when_it_is_measured():
+    (before,) = watched([None, 0.79, 0.7, 0.7])
+    assert "epoch 3: the features are worse than before training" in before
+    assert "kNN 70.0 % instead of 80.0 %" in before
+    before, pixels = watched([0.7, 0.6, 0.5])
+    assert "epoch 2: the features are worse than the pixels themselves" in pixels
+
+
+def test_below_the_pixels_from_the_start_is_no_news():
+    assert watched([0.5, 0.5], start=0.5, pixels=0.9) == []
+
+
+def test_advice_is_of_the_start():
+    assert "--weights" in watched([0.6])[0]
+    assert "--encoder_lr_scale=0.1" in watched([0.6], known=True)[0]
+
+
+def test_what_is_left_and_what_was_best_and_last():
+    rows = [
+        {
+            "epoch": 0,
+            "knn_accuracy": 0.5,
+            "knn_accuracy_pixels": 0.4,
+            "knn_accuracy_random_init": 0.3,
+        },
+        {"epoch": 1, "knn_accuracy": 0.7, "knn_of_the_bank": 0.6},
+        {"epoch": 2, "knn_accuracy": None},
+        {"epoch": 3, "knn_accuracy": 0.9, "knn_of_the_bank": 0.5},
+    ]
+    found = worth.result(rows, kept=1, known=True)
+    assert found == {
+        "knn_accuracy": 0.7,
+        "knn_accuracy_last": 0.9,
+        "knn_accuracy_best": 0.7,  # by the bank, as no query may choose
+        "best_epoch": 1,
+        "kept_epoch": 1,
+        "knn_accuracy_start": 0.5,
+        "knn_accuracy_random_init": 0.3,
+        "knn_accuracy_pixels": 0.4,
+    }
 
 
 def loops(bank, bank_labels, queries, labels, k):

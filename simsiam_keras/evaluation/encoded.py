@@ -1,10 +1,47 @@
 """A loaded encoder's features of whole sources, through files, so that any number fits."""
 
+import dataclasses
+import math
+
 import numpy as np
 from rich.progress import Progress
 
 from simsiam_keras.data import pipeline
 from simsiam_keras.evaluation.features import features_to_file
+
+PIXEL_SIDE = 32  # the largest side of pixels that are compared as they are
+
+
+def pixels(encoder, images, limit):
+    """The pixels themselves in the place of an encoder's features, made smaller where many.
+
+    Args:
+        encoder: an `export.LoadedEncoder`, of whose images they are.
+        images: how many there will be.
+        limit: bytes that all may take in float32; no side is below 8 for it.
+
+    Returns:
+        A function with the attributes of an `export.LoadedEncoder`.
+    """
+    side = pixel_side(encoder.image_size, encoder.channels, images, limit)
+    return dataclasses.replace(
+        encoder,
+        image_size=side,
+        dim=side * side * encoder.channels,
+        path="the pixels",
+        _features=flat,
+    )
+
+
+def pixel_side(size, channels, images, limit):
+    """The side of pixels that are compared as they are: at most 32, and of an image of `size`."""
+    fitting = math.isqrt(limit // (4 * channels * max(1, images)))
+    return min(size, PIXEL_SIDE, max(8, fitting))
+
+
+def flat(images):
+    """Pixels as features: each image's values in [0, 1], `[n, height * width * channels]`."""
+    return np.asarray(images, "float32").reshape(len(images), -1) / 255
 
 
 def mapped(encoder, source, batch_size, run_dir, console):

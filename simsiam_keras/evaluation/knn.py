@@ -1,11 +1,13 @@
 """Weighted nearest-neighbour classification of frozen features."""
 
+import math
+
 import numpy as np
 from keras import ops
 
 from simsiam_keras.evaluation.blocks import blocks
 from simsiam_keras.evaluation.checks import check_features, check_labels
-from simsiam_keras.evaluation.precision import mean_average_precision
+from simsiam_keras.evaluation.precision import mean_average_precision, strata
 
 
 def knn_measure(bank, bank_labels, queries, query_labels, k=200, temperature=0.1):
@@ -228,6 +230,31 @@ def effective_k(k, bank_size):
     if k < 1:
         raise ValueError(f"`k` must be >= 1. Received: k={k}")
     return min(k, bank_size)
+
+
+def chosen_k(k, labels):
+    """The number of neighbours for a bank: what is asked for, or the rule of small sets.
+
+    The papers' k = 200 is of banks with a thousand images of each class. Of a smaller one it takes
+    the square root of its size, the rule of thumb, and no more than its median class has.
+
+    Args:
+        k: neighbours asked for; 0: by the rule.
+        labels: of the bank, `[n]`, or 0 and 1 `[n, classes]`.
+
+    Returns:
+        At least 1 and at most n; by the rule at most 200.
+
+    Example:
+    >>> chosen_k(0, np.repeat(range(10), 5000)), chosen_k(0, np.repeat(range(10), 144))
+    (200, 37)
+    """
+    if k:
+        return effective_k(k, len(labels))
+    classes = strata(labels)
+    sizes = np.unique(classes[classes >= 0], return_counts=True)[1]
+    typical = int(np.median(sizes)) if len(sizes) else len(labels)
+    return max(1, min(200, math.isqrt(len(labels)), typical))
 
 
 def _check_temperature(temperature):

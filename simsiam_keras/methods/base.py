@@ -39,6 +39,7 @@ class JointEmbedding(keras.Model):
     """
 
     views = 2  # of each image; None: any number
+    encoder_frozen = False  # read when the step is compiled
 
     def __init__(self, encoder, augmenter=None, **kwargs):
         checks.check_encoder(encoder)
@@ -72,7 +73,10 @@ class JointEmbedding(keras.Model):
 
     def project(self, x, training):
         """The output z = f(x)."""
-        return self.projector(self.encoder(x, training=training), training=training)
+        features = self.encoder(x, training=training)
+        if self.encoder_frozen:  # the heads alone learn
+            features = ops.stop_gradient(features)
+        return self.projector(features, training=training)
 
     def call(self, inputs, training=False):
         if isinstance(inputs, (tuple, list)):

@@ -274,7 +274,7 @@ def test_cards_that_were_not_refused(card, tmp_path):
     arrays["checksum"] = np.frombuffer(checkpoints._checksum(arrays), "uint8")
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(checkpoints.Damaged):
-        checkpoints._read(tmp_path / "x.npz")
+        checkpoints.read(tmp_path / "x.npz")
 
 
 @fuzz.cases("runs", 0.3)
