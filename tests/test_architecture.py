@@ -20,7 +20,17 @@ LEVELS = [
     {"options"},
     {"config"},
     {"interrupts", "settings", "checks"},
-    {"losses", "sinkhorn", "mining", "heads", "encoders", "optimizers", "schedules"},
+    {
+        "losses",
+        "sinkhorn",
+        "mining",
+        "heads",
+        "encoders",
+        "torch_names",
+        "torch_weights",
+        "optimizers",
+        "schedules",
+    },
     {
         "methods",
         "data",
