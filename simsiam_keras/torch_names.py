@@ -33,7 +33,7 @@ class Found:
     Attributes:
         prefix: what stands before its names in the file; may be empty.
         names: `{torchvision's name: name in the file}` of its body.
-        left_out: `{what: arrays}` of what lies beside it: heads, queues, other encoders.
+        left_out: `{what: number of arrays}` of what lies beside it: heads, queues.
         others: prefixes of the other encoders of the file.
     """
 
@@ -61,7 +61,7 @@ def find(arrays, path):
         some = ", ".join(list(arrays)[:4])
         raise ValueError(
             f"{path} has no ResNet in torchvision's naming (conv1, bn1, layer1.0.conv1, ...); give "
-            "the state dict of a ResNet-18, 34 or 50, or convert the network to a Keras model and "
+            "the state dict of a ResNet-18, 34 or 50, or convert the network to Keras and give "
             f"its encoder.keras. Received: {len(arrays)} arrays ({some}, ...)"
         )
     leading = _leading(encoders) or list(encoders)
@@ -72,7 +72,8 @@ def find(arrays, path):
             "you want as a file of its own"
         )
     others = [other for other in encoders if other != prefix]
-    return Found(prefix, encoders[prefix], _beside(arrays, prefix, encoders[prefix]), others)
+    beside = arrays.keys() - {name for names in encoders.values() for name in names.values()}
+    return Found(prefix, encoders[prefix], _counted(sorted(beside), prefix), others)
 
 
 def describe(shapes):
@@ -108,7 +109,7 @@ def titles(found):
 
 
 def _title(prefix):
-    return re.split(r"[/]", prefix.rstrip("./"))[-1] or "the top level"
+    return prefix.rstrip("./") or "the top level"
 
 
 def _beginnings(arrays):
@@ -125,9 +126,7 @@ def _body(arrays, prefix):
     """`{torchvision's name: name}` of the ResNet after a prefix; empty if there is none."""
     inside = [name[len(prefix) :] for name in arrays if name.startswith(prefix)]
     if "conv1.weight" in inside:
-        renamed = dict.fromkeys(inside)
-        for name in inside:
-            renamed[name] = name
+        renamed = {name: name for name in inside}
     else:
         renamed = _of_children(inside, {name: arrays[prefix + name].ndim for name in inside})
     found = {
@@ -172,13 +171,12 @@ def _differ(arrays, names, others):
     )
 
 
-def _beside(arrays, prefix, names):
-    """What the dictionary that holds the encoder has besides, counted by the first of its names."""
-    folder, taken = prefix.rpartition("/")[0], set(names.values())
-    wrapper = re.sub(r"[^./]*[./]$", "", prefix)
+def _counted(names, prefix):
+    """{what: number} of the names in an encoder's dictionary, by the first word after it."""
+    folder, wrapper = prefix.rpartition("/")[0], re.sub(r"[^./]*[./]$", "", prefix)
     counts = collections.Counter()
-    for name in arrays:
-        if name not in taken and name.rpartition("/")[0] == folder:
+    for name in names:
+        if name.rpartition("/")[0] == folder:
             start = next(p for p in (prefix, wrapper, "") if name.startswith(p))
             counts[name[len(start) :].rpartition("/")[2].split(".")[0]] += 1
     return dict(counts)

@@ -42,16 +42,19 @@ def read(path):
         ImportError: if `safetensors` or `torch`, which reads it, is not installed.
     """
     path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise ValueError(f"there is no file of weights {path}; give a .safetensors, .pth or .ckpt")
+    size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(9)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        arrays = _from_torch(path)
-    elif start[8:] == b"{":
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
         arrays = _from_safetensors(path)
+    elif start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        arrays = _from_torch(path)
     else:
         raise ValueError(
             f"{path} holds no weights of PyTorch: give a .safetensors, .pth, .pt or .ckpt file. "
-            f"Received: a file of {os.path.getsize(path)} bytes that is neither"
+            f"Received: a file of {size} bytes that is neither"
         )
     if not arrays:
         raise ValueError(f"{path} has no arrays of floats; give the state dict of a network")
@@ -133,10 +136,13 @@ def _summary(path, found, name):
     if others:
         text += f"; its other encoders are not taken ({', '.join(others)})"
     if found.left_out:
-        what = ", ".join(list(found.left_out)[:NAMED])
-        more = ", ..." if len(found.left_out) > NAMED else ""
-        text += f"; {sum(found.left_out.values())} are left out ({what}{more})"
+        what = [f"{name} {count}" for name, count in found.left_out.items()]
+        text += f"; left out beside it: {_some(what)}"
     return text
+
+
+def _some(names):
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _refuse_another(path, given, wanted):
@@ -161,11 +167,7 @@ def _refuse_another(path, given, wanted):
             if key in both and tuple(given[key]) != tuple(wanted[key])
         ],
     }
-    said = [
-        f"{len(names)} {fault} ({', '.join(names[:NAMED])}{', ...' if names[NAMED:] else ''})"
-        for fault, names in faults.items()
-        if names
-    ]
+    said = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names]
     if said:
         raise ValueError(
             f"{path} does not fit the encoder, and nothing of it is loaded: arrays "

@@ -239,7 +239,7 @@ def main(argv=None):
     if flags.output:
         model = encoder(flags.size)
         fill(model, arrays)
-        print(*export.save_encoder(model, flags.output, eval_crop=224 / 256))
+        print(*export.save_encoder(model, flags.output))
     if flags.preset:
         write_preset(arrays, flags.preset)
         print(flags.preset)
