@@ -86,12 +86,7 @@ def file_of(path):
             f"--weights={path} does not exist; give a run folder, encoder.keras, *{H5}, a PyTorch "
             f"file, or {IMAGENET} with --encoder={APPLICATIONS}:NAME"
         )
-    if path.suffix == ".keras" or path.name.endswith((H5, *torch_weights.ENDINGS)):
-        return path
-    raise ValueError(
-        f"--weights={path} is none of the files that are read: .keras, {H5}, "
-        f"{', '.join(torch_weights.ENDINGS)}"
-    )
+    return path
 
 
 def load(cfg, encoder):
@@ -122,7 +117,7 @@ def load(cfg, encoder):
     elif path.name.endswith(H5):
         _assign(encoder, _from_h5(encoder, path), path)
     else:
-        return torch_weights.load(encoder, path)
+        return _from_torch(encoder, path)
     return f"Starts from the weights of {path}."
 
 
@@ -151,6 +146,16 @@ def _from_h5(encoder, path):
             "architecture that it was saved from by --encoder, --stem and --width"
         ) from error
     return other
+
+
+def _from_torch(encoder, path):
+    channels, own = encoder.input_shape[-1], torch_weights.architecture(path)["channels"]
+    if channels == own:
+        return torch_weights.load(encoder, path)
+    other = reshaped(encoder, (*encoder.input_shape[1:3], own))
+    said = torch_weights.load(other, path)
+    _assign(encoder, other, path)
+    return f"{said} Its first kernel of {own} channels is spread over {channels}."
 
 
 def reshaped(model, shape, name="the encoder"):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import backbones, build, config, encoders, export, start
+from simsiam_keras import backbones, build, config, encoders, export, start, torch_weights
 from simsiam_keras.__main__ import main
 
 RANDOM = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def test_of_another_architecture_nothing_is_loaded(ours, tmp_path, other, kind):
     [
         (lambda path: None, "does not exist; give a run folder"),
         (lambda path: path.mkdir(), "holds no encoder.keras; give the folder of a run"),
-        (lambda path: path.write_text("x"), "is none of the files that are read: .keras"),
+        (lambda path: path.write_text("x"), "holds no weights of PyTorch: give"),
     ],
 )
 def test_what_holds_no_weights_is_said(tmp_path, make, said):
@@ -138,6 +138,26 @@ def test_what_holds_no_weights_is_said(tmp_path, make, said):
     make(path)
     with pytest.raises(ValueError, match=said):
         start.architecture(parsed(f"--weights={path}"), 16)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_weights_of_pytorch_bring_their_architecture(tmp_path, channels):
+    numpy = pytest.importorskip("safetensors.numpy", reason="needs requirements-weights.txt")
+    encoder = encoders.resnet18((None, None, 3), stem="cifar")
+    arrays = {}
+    for name, variable in torch_weights._slots(encoder).items():
+        value = RANDOM.uniform(0.01, 0.1, variable.shape).astype("float32")
+        variable.assign(value)
+        arrays[f"backbone.{name}"] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+    path = tmp_path / "x.safetensors"
+    numpy.save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
+    made, said = started(f"--weights={path}", f"--channels={channels}")
+    kernel = keras.ops.convert_to_numpy(made.get_layer("stem_conv").kernel)
+    theirs = keras.ops.convert_to_numpy(encoder.get_layer("stem_conv").kernel)
+    np.testing.assert_allclose(kernel.sum(axis=2), theirs.sum(axis=2), rtol=1e-5)
+    for mine, other in zip(made.weights[1:], encoder.weights[1:], strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (mine, other)))
+    assert ("spread over 1" in said) == (channels == 1)
 
 
 def test_of_an_unfinished_run_the_remedy_is_said(tmp_path):
