@@ -1,11 +1,10 @@
 """Whether training helped, in words: beside the encoder at random, and beside the pixels."""
 
-import math
-
 import keras
 
+from simsiam_keras.verdicts import below
+
 NAMES = {"knn_accuracy": "kNN", "mean_average_precision": "mean average precision"}
-ERRORS = 2.0  # standard errors of a difference, below which two measurements are alike
 
 
 def verdict(start, pixels, last, queries):
@@ -26,24 +25,18 @@ def verdict(start, pixels, last, queries):
         f"{NAMES[name]} is {_percent(after)} after training, {_percent(before)} at random "
         f"initialization, {_percent(plain)} of the pixels themselves ({queries:,} images)"
     )
-    if _below(after, before, queries):
+    if below(after, before, queries):
         return f"Training made the features worse than at random initialization: {numbers}."
-    if _below(after, plain, queries):
+    if below(after, plain, queries):
         return f"Training has not paid yet, the pixels themselves are better: {numbers}."
     better = [
         what
         for what, other in (("the random encoder", before), ("the pixels", plain))
-        if _below(other, after, queries)
+        if below(other, after, queries)
     ]
     if not better:
         return f"Training changed nothing that {queries:,} images could tell: {numbers}."
     return f"Training helped, the features are better than {' and '.join(better)}: {numbers}."
-
-
-def _below(a, b, n):
-    """Whether a share of n is below another by more than chance."""
-    error = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
-    return b - a > ERRORS * error
 
 
 def _percent(share):
@@ -66,7 +59,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         value = logs.get(self.name)
-        if self.said or value is None or not _below(value, self.start, self.queries):
+        if self.said or value is None or not below(value, self.start, self.queries):
             return
         self.said = True
         self.say(

@@ -28,6 +28,7 @@ LEVELS = [
         "callbacks",
         "diagnose",
         "verdicts",
+        "advice",
         "cards",
         "export",
         "devices",
