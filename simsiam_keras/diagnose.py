@@ -26,6 +26,8 @@ MEASURES = {
     "alignment": "align",
     "uniformity": "uniform",
     "eigenvalue_share": "share",
+    "alpha_req": "alpha",
+    "lidar": "LiDAR",
 }
 COLUMNS = {"epoch": "epoch", "loss": "loss", "z_std": "std·√d", **MEASURES, "knn_accuracy": "kNN"}
 COLUMNS["mean_average_precision"] = "kNN mAP"

@@ -187,7 +187,7 @@ def knn_protocol(probe):
 
 
 def collapse_measures(monitored, pairs, jit_compile):
-    """A function that measures collapse on view pairs, `{name: number}`.
+    """A function that measures collapse on views of the same images, `{name: number}`.
 
     Features and outputs are those of inference, with the moving statistics: what a user of the
     encoder gets, the same for an image whatever the others, and without a trace in the model. Not
@@ -195,7 +195,7 @@ def collapse_measures(monitored, pairs, jit_compile):
 
     Args:
         monitored: a `Monitored`.
-        pairs: `(x1, x2)`, each uint8 `[n, height, width, 3]`.
+        pairs: `(x1, x2)` or further views, each uint8 `[n, height, width, 3]`.
         jit_compile: as in `keras.Model.compile`.
     """
     with distribute.alone():
@@ -214,9 +214,10 @@ def collapse_measures(monitored, pairs, jit_compile):
     def measure():
         with distribute.alone():
             monitored.update()
-            (features, z1), (_, z2) = map(forward, pairs)
+            (features, z1), *others = map(forward, pairs)
+        outputs = [z1, *(z for _, z in others)]
         # Inference can overflow where training did not; a monitor must not end the run.
-        finite = all(np.isfinite(y).all() for y in (features, z1, z2))
-        return collapse.measure(features, z1, z2) if finite else {}
+        finite = all(np.isfinite(y).all() for y in (features, *outputs))
+        return collapse.measure(features, *outputs) if finite else {}
 
     return measure
