@@ -50,7 +50,7 @@ class Parts:
             up to its `last`.
         last: function of an epoch to the number after the last epoch like it.
         enter: function of an epoch that readies the model for it and those like it.
-        pairs: function without arguments to the view pairs that are measured for collapse.
+        pairs: function without arguments to the views that are measured for collapse.
         preview: function of a number of images to a picture of their views.
         epochs: passes over the images.
         steps: optimizer calls in an epoch.
@@ -60,6 +60,7 @@ class Parts:
         knn_every: epochs between kNN measurements; 0: first and last only.
         checkpoint_every: epochs between checkpoints.
         stop_on_collapse: whether a collapse ends the run.
+        patience: measurements without a rise that end the run; None: whatever they say.
     """
 
     facts: Mapping
@@ -86,6 +87,7 @@ class Parts:
     knn_every: int
     checkpoint_every: int
     stop_on_collapse: bool
+    patience: int | None
 
 
 @contextlib.contextmanager
@@ -161,7 +163,7 @@ def parts(cfg, say):
         ),
         last=functools.partial(feeds.last, cfg),
         enter=functools.partial(feeds.enter, cfg, augmentation, trained, kept is not None),
-        pairs=functools.partial(views.sample_pairs, cfg, augmentation, images),
+        pairs=functools.partial(views.sample_pairs, cfg, augmentation, images, views.PAIRS),
         preview=functools.partial(views.preview, cfg, augmentation, images),
         epochs=cfg.epochs,
         steps=steps,
@@ -171,6 +173,7 @@ def parts(cfg, say):
         knn_every=cfg.knn_every,
         checkpoint_every=cfg.checkpoint_every,
         stop_on_collapse=cfg.stop_on_collapse,
+        patience=cfg.patience if cfg.stop_when == "plateau" else None,
     )
 
 

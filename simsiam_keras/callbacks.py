@@ -206,6 +206,8 @@ class Record(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """Writes a checkpoint every n-th epoch and after the last, and within one that takes long.
 
+    The last is also the one after which another callback ends the training.
+
     Args:
         write: function of a model, a `checkpoints.Position` and the seconds that its steps took.
         clock: a `Clock`.
@@ -224,7 +226,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        if done % self.every == 0 or done == self.epochs:
+        if done % self.every == 0 or done == self.epochs or self.model.stop_training:
             self._write(checkpoints.Position(done))
 
     def now(self):

@@ -20,6 +20,7 @@ from simsiam_keras import (
     inputs,
     interrupts,
     monitors,
+    plateau,
     plots,
     preflight,
     progress,
@@ -82,7 +83,9 @@ def pretrain(parts, run_dir, console):
         start = measured or {name: rows[0][name] for name in pixels}
         watches.append(callbacks.KNN(measure, parts.knn_every, parts.epochs))
         watches.append(worth.Watch(start, monitors.queries_of(probe), say))
-    watches.append(callbacks.Row(rows, parts.schedule, parts.steps))
+    queries = monitors.queries_of(probe) if probe else None
+    stop = plateau.StopOnPlateau(rows, parts.patience, parts.knn_every, queries, parts.epochs)
+    watches += [callbacks.Row(rows, parts.schedule, parts.steps), stop]
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         if first:
@@ -105,12 +108,15 @@ def pretrain(parts, run_dir, console):
         ]
         try:
             with interrupts.unmistaken(), told_by(parts.source):
-                _fit(parts, clock.position, batches, watches)
+                if not stop.found():  # a run may be resumed where it had just ended
+                    _fit(parts, clock.position, batches, watches)
         except interrupts.Interrupted:
             if keeper:
                 keeper.now()
             raise
-    return _finish(parts, run_dir, encode, rows, pixels, began, say) if first else {}
+    if not first:
+        return {}
+    return _finish(parts, run_dir, encode, rows, pixels, began, say, stop.outcome(say))
 
 
 def _first_batches(parts, position):
@@ -125,7 +131,7 @@ def _fit(parts, position, batches, watches):
     if step == parts.steps:  # of which only the measurements at its end are missing
         _end_epoch(parts.model, epoch, watches)
         epoch, step = epoch + 1, 0
-    while epoch < parts.epochs:
+    while epoch < parts.epochs and not parts.model.stop_training:
         last = epoch + 1 if step else parts.last(epoch)
         parts.enter(epoch)
         if batches is None:
@@ -171,7 +177,7 @@ def _begin(parts, run_dir, board, measured, say):
     return [before]
 
 
-def _finish(parts, run_dir, encode, rows, pixels, began, say):
+def _finish(parts, run_dir, encode, rows, pixels, began, say, stopped):
     """Exports the encoder, draws the pictures, and seals the run with result.json."""
     probe = parts.probe
     trained = [row for row in rows if row["epoch"] > 0]
@@ -183,6 +189,7 @@ def _finish(parts, run_dir, encode, rows, pixels, began, say):
     _draw_outcome(parts, run_dir, encode, rows, say)
     result = {
         **parts.facts,
+        **stopped,
         "loss": trained[-1]["loss"],
         "z_std": trained[-1]["z_std"],
         **{name: trained[-1][name] for name in diagnose.MEASURES},
@@ -227,7 +234,7 @@ def _draw_outcome(parts, run_dir, encode, rows, say):
             None if shown.labels is None else shown.labels[shown.rows()],
             shown.class_names,
             path,
-            f"features of {shown.name} after {parts.epochs} epochs (t-SNE)",
+            f"features of {shown.name} after {rows[-1]['epoch']} epochs (t-SNE)",
             seed=parts.seed,
         )
 
