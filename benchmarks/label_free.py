@@ -21,6 +21,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks import common
+from simsiam_keras import plateau
+from simsiam_keras.quality import LABEL_FREE
 from simsiam_keras.verdicts import COLLAPSED, COLLAPSED_LOCALLY, is_number
 
 RESULTS = common.ROOT / "benchmarks" / "results"
@@ -44,6 +46,7 @@ MEASURES = (
     ("loss", "loss, low", lambda x: -x),
 )
 DRAWN = ("LiDAR", "alpha-ReQ, low", "RankMe of features", "std·√d")
+QUERIES = {"digits": 360, "CIFAR-10": 1000}
 DRAWS = 2000  # of the bootstrap
 
 
@@ -169,6 +172,28 @@ def lost_runs(runs, key, sign):
     return 100 * (max(run.linear for run in runs) - max(pairs)[1])
 
 
+def ended(runs, queries, patience=2):
+    """What `--stop_when=plateau` would have done: `[(share of the epochs, kNN lost), ...]`.
+
+    Args:
+        runs: those whose kNN was measured at least three times more than `patience`.
+        queries: how many images were classified; None to go by the measure without labels.
+        patience: as in `plateau.reached`; default 2, as these runs have few measurements.
+    """
+    found = []
+    for run in runs:
+        known = [row for row in run.rows if is_number(row.get("knn_accuracy"))]
+        if len(known) < patience + 3:
+            continue
+        # In a run without labels, and with what it measured at the same epochs.
+        seen = known if queries else [{**row, "knn_accuracy": None} for row in known]
+        stops = (n for n in range(1, len(known)) if plateau.reached(seen[:n], patience, 1, queries))
+        last = next(stops, len(known)) - 1
+        lost = 100 * (known[-1]["knn_accuracy"] - known[last]["knn_accuracy"])
+        found.append((known[last]["epoch"] / known[-1]["epoch"], lost))
+    return found
+
+
 def spelled(found):
     value, low, high = found
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" if math.isfinite(value) else "-"
@@ -200,6 +225,20 @@ def of_choices(runs, key, sign):
 
 def _mean(lost):
     return f"{np.mean(lost):.1f}" if lost else "-"
+
+
+def stops(groups):
+    """A table of what a plateau ends, by kNN and by the measure that stands in for it."""
+    rows = []
+    for name, runs in groups.items():
+        by = {"kNN": ended(runs, QUERIES[name.split(",")[0]]), LABEL_FREE: ended(runs, None)}
+        for what, found in by.items():
+            if found:
+                share, lost = np.mean(found, axis=0)
+                early = sum(share < 1 for share, _ in found)
+                ends = f"{early} of {len(found)}"
+                rows.append([f"{name}, by {what}", ends, f"{100 * share:.0f} %", f"{lost:+.1f}"])
+    return common.table(["", "ended early", "epochs, mean", "kNN lost, points"], rows)
 
 
 def draw(groups, path):
@@ -257,6 +296,10 @@ def report(groups, machine, verdict):
         "of linear accuracy lost by the run that it likes best. The last epoch and a random run "
         f"lose: {blind}.\n\n"
         f"{table(groups, of_choices)}\n"
+        "## What a plateau would have ended\n\n"
+        "`--stop_when=plateau --patience=2` at the epochs whose kNN is known, against the end of "
+        "the same run, whose learning rate came down.\n\n"
+        f"{stops(groups)}\n"
         "![Linear accuracy of the new runs over four measures](label_free.png)\n"
     )
 

@@ -64,6 +64,18 @@ def test_what_a_choice_costs():
     assert math.isnan(label_free.lost_runs(RUNS, "lidar", as_it_is))
 
 
+def test_what_a_plateau_would_have_ended():
+    flat = [row(e, 0.8 if e > 2 else 0.5) for e in range(1, 9)]
+    rising = [row(e, 0.1 * e) for e in range(1, 9)]
+    late = [row(e, 0.9 if e == 8 else 0.8) for e in range(1, 9)]
+    runs = [label_free.Run(str(i), rows, 0.5) for i, rows in enumerate((flat, rising, late))]
+    # Ended by the second measurement that is no higher: 5 of 8, never, and 3 of 8.
+    found = label_free.ended(runs, queries=400)
+    assert np.allclose(found, [(5 / 8, 0), (1, 0), (3 / 8, 10)])
+    assert label_free.ended(runs, queries=None) == [(1, 0), (1, 0), (1, 0)]  # not measured
+    assert label_free.ended([runs[0]._replace(rows=flat[:4])], queries=400) == []
+
+
 def test_runs_are_read_from_an_archive_and_a_folder(tmp_path):
     rows = [row(0, 0.3), row(1, 0.5, 7.0)]
     files = {
