@@ -4,14 +4,15 @@ from pathlib import Path
 
 import keras
 
-from simsiam_keras import checkpoints, worth
+from simsiam_keras import checkpoints
 from simsiam_keras.errors import RunFailed
+from simsiam_keras.quality import choice
 
 NAME = "best.npz"
 
 
 class Keeper(keras.callbacks.Callback):
-    """Keeps the encoder of the epoch that `worth.quality` finds best.
+    """Keeps the encoder of the epoch that `quality.choice` finds best.
 
     Args:
         run_dir: the run folder.
@@ -29,7 +30,7 @@ class Keeper(keras.callbacks.Callback):
 
     def look(self, encoder, row):
         """Keeps an encoder if its row is better than all before."""
-        value = worth.quality(row)
+        value = choice(row)
         if value is not None and (self.value is None or value > self.value):
             save(self.run_dir, encoder, row["epoch"], value)
             self.value = value

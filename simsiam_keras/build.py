@@ -49,7 +49,7 @@ class Parts:
             up to its `last`.
         last: function of an epoch to the number after the last epoch like it.
         enter: function of an epoch that readies the model for it and those like it.
-        pairs: function without arguments to the view pairs that are measured for collapse.
+        pairs: function without arguments to the views that are measured for collapse.
         preview: function of a number of images to a picture of their views.
         epochs: passes over the images.
         steps: optimizer calls in an epoch.
@@ -61,6 +61,7 @@ class Parts:
         known: whether the encoder starts from known weights.
         keep: "best" or "last", the epoch whose encoder is left.
         stop_on_collapse: whether a collapse ends the run.
+        patience: measurements without a rise that end the run; None: whatever they say.
     """
 
     facts: Mapping
@@ -89,6 +90,7 @@ class Parts:
     known: bool
     keep: str
     stop_on_collapse: bool
+    patience: int | None
 
 
 @contextlib.contextmanager
@@ -167,7 +169,7 @@ def parts(cfg, say):
         ),
         last=functools.partial(feeds.last, cfg),
         enter=functools.partial(feeds.enter, cfg, augmentation, trained, kept is not None),
-        pairs=functools.partial(views.sample_pairs, cfg, augmentation, images),
+        pairs=functools.partial(views.sample_pairs, cfg, augmentation, images, views.PAIRS),
         preview=functools.partial(views.preview, cfg, augmentation, images),
         epochs=cfg.epochs,
         steps=steps,
@@ -179,6 +181,7 @@ def parts(cfg, say):
         known=cfg.known,
         keep=cfg.keep,
         stop_on_collapse=cfg.stop_on_collapse,
+        patience=cfg.patience if cfg.stop_when == "plateau" else None,
     )
 
 

@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 
-from simsiam_keras import checkpoints, diagnose, interrupts, runs, verdicts
+from simsiam_keras import checkpoints, diagnose, interrupts, quality, runs, verdicts
 from simsiam_keras.errors import RunFailed
 
 SECONDS_BETWEEN_CHECKPOINTS = 600  # within an epoch
@@ -21,7 +21,7 @@ METRICS = (
     "z_std",
     "knn_accuracy",
     "mean_average_precision",  # in its place where images have several labels
-    "knn_of_the_bank",  # what --keep=best goes by
+    quality.CHOICE,
     *diagnose.MEASURES,
     "learning_rate",
     "images_per_second",
@@ -207,6 +207,8 @@ class Record(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """Writes a checkpoint every n-th epoch and after the last, and within one that takes long.
 
+    The last is also the one after which another callback ends the training.
+
     Args:
         write: function of a model, a `checkpoints.Position` and the seconds that its steps took.
         clock: a `Clock`.
@@ -225,7 +227,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        if done % self.every == 0 or done == self.epochs:
+        if done % self.every == 0 or done == self.epochs or self.model.stop_training:
             self._write(checkpoints.Position(done))
 
     def now(self):

@@ -1,7 +1,7 @@
 """Reads a run and says in plain words whether it collapsed, when, and what to try.
 
-The verdicts and the advice are tables of `verdicts`; the training run asks the same rules. Keras is
-not imported: the answer is instant, also about a run that is still training.
+The verdicts are a table of `verdicts`, what to try one of `advice`; the training run asks the same
+rules. Keras is not imported: the answer is instant, also about a run that is still training.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from simsiam_keras import config, flagfile, runs, verdicts
+from simsiam_keras import advice, config, flagfile, runs, verdicts
 from simsiam_keras.errors import reading
 from simsiam_keras.family import FAMILY
 from simsiam_keras.verdicts import is_number, percent
@@ -26,6 +26,8 @@ MEASURES = {
     "alignment": "align",
     "uniformity": "uniform",
     "eigenvalue_share": "share",
+    "alpha_req": "alpha",
+    "lidar": "LiDAR",
 }
 COLUMNS = {"epoch": "epoch", "loss": "loss", "z_std": "std·√d", **MEASURES, "knn_accuracy": "kNN"}
 COLUMNS["mean_average_precision"] = "kNN mAP"
@@ -46,8 +48,12 @@ class Run:
     finished: bool = False
 
     def trained(self):
-        """The rows of trained epochs; epoch 0 is the random initialization."""
+        """The rows of trained epochs; epoch 0 is what training began from."""
         return [row for row in self.rows if row["epoch"] > 0]
+
+    def before(self, key):
+        """What the row of epoch 0 says, or None."""
+        return next((row.get(key) for row in self.rows if row["epoch"] == 0), None)
 
     def points(self, key):
         """`[(epoch, value)]` where the value was measured."""
@@ -55,7 +61,22 @@ class Run:
 
     def knn(self):
         """`[(epoch, value)]` of kNN: its accuracy, or of several labels the mean precision."""
-        return self.points("knn_accuracy") or self.points("mean_average_precision")
+        return next(filter(None, map(self.points, verdicts.KNN)), [])
+
+    def best(self):
+        """`(epoch, value)` of the best kNN; NaN without one."""
+        return max(self.knn(), key=lambda point: point[1], default=(0, math.nan))
+
+    def pixels(self):
+        """What kNN gives of the pixels themselves, or None."""
+        return next(
+            filter(is_number, (self.before(f"{name}_pixels") for name in verdicts.KNN)), None
+        )
+
+    def queries(self):
+        """How many images kNN classified; None in runs of older versions."""
+        queries = self.before("knn_queries")
+        return queries if is_number(queries) and queries >= 1 else None
 
     def last(self, key):
         """The last value that was measured; NaN without one."""
@@ -86,7 +107,13 @@ class Run:
             "planned": self.flag("epochs", 0),
             "first_knn": knn[0],
             "last_knn": knn[-1],
-            "batch": verdicts.images_at_a_time(self),
+            "best_epoch": self.best()[0],
+            "best_knn": percent(self.best()[1]),
+            "start": "the start weights'" if self.flag("weights", "") else "the random encoder's",
+            "pixels": percent(math.nan if self.pixels() is None else self.pixels()),
+            "queries": f"{self.queries() or 0:,}",
+            "method": self.flag("method", "simsiam"),
+            "batch": advice.images_at_a_time(self),
             "knn_every": self.flag("knn_every", 0),
             "base_lr": self.flag("base_lr", self.member.rate or math.nan),
             "rate": self.member.rate,
@@ -211,8 +238,8 @@ def judge(run):
         if (since := rule.since(run)) is not None
     )
     facts = run.facts() | {"since": since}
-    found = [a for a in verdicts.ADVICE if verdict in a.verdicts and a.applies(run)]
-    found = [advice for advice in found if advice.cause] or found
+    found = [a for a in advice.ADVICE if verdict in a.verdicts and a.applies(run)]
+    found = [a for a in found if a.cause] or found
     return Finding(
         verdict, since, sentence.format(**facts), [a.sentence.format(**facts) for a in found]
     )

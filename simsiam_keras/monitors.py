@@ -7,11 +7,11 @@ import numpy as np
 
 from simsiam_keras import distribute, evaluation
 from simsiam_keras.evaluation import collapse, encoded, knn, linear, precision
+from simsiam_keras.quality import CHOICE
 
 HELD_OUT = 0.2  # of a labelled set without a test split
 PIXEL_BYTES = 2**29  # of all pixels that are compared as they are, in float32
 FIFTH = "a fifth held out"
-CHOICE = "knn_of_the_bank"  # what an epoch is chosen by, and no result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +194,7 @@ def knn_protocol(probe):
 
 
 def collapse_measures(monitored, pairs, jit_compile):
-    """A function that measures collapse on view pairs, `{name: number}`.
+    """A function that measures collapse on views of the same images, `{name: number}`.
 
     Features and outputs are those of inference, with the moving statistics: what a user of the
     encoder gets, the same for an image whatever the others, and without a trace in the model. Not
@@ -202,7 +202,7 @@ def collapse_measures(monitored, pairs, jit_compile):
 
     Args:
         monitored: a `Monitored`.
-        pairs: `(x1, x2)`, each uint8 `[n, height, width, 3]`.
+        pairs: `(x1, x2)` or further views, each uint8 `[n, height, width, 3]`.
         jit_compile: as in `keras.Model.compile`.
     """
     with distribute.alone():
@@ -221,9 +221,10 @@ def collapse_measures(monitored, pairs, jit_compile):
     def measure():
         with distribute.alone():
             monitored.update()
-            (features, z1), (_, z2) = map(forward, pairs)
+            (features, z1), *others = map(forward, pairs)
+        outputs = [z1, *(z for _, z in others)]
         # Inference can overflow where training did not; a monitor must not end the run.
-        finite = all(np.isfinite(y).all() for y in (features, z1, z2))
-        return collapse.measure(features, z1, z2) if finite else {}
+        finite = all(np.isfinite(y).all() for y in (features, *outputs))
+        return collapse.measure(features, *outputs) if finite else {}
 
     return measure

@@ -263,6 +263,16 @@ class Monitors:
     )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
+    stop_when: str = option(
+        "never",
+        "`plateau`: end the run when kNN, or without labels the measure that stands in for it, has "
+        "not risen by more than its noise in --patience measurements. The learning rate is planned "
+        "for all --epochs and will not have come down.",
+        choices=("never", "plateau"),
+    )
+    patience: int = option(
+        5, "Measurements without a rise, --knn_every epochs apart, also without labels.", minimum=2
+    )
 
 
 @dataclass(frozen=True)
@@ -320,6 +330,11 @@ class Pretrain(
             raise ValueError(
                 "--batch_size must be a multiple of --gradient_accumulation. Received: "
                 f"batch_size={self.batch_size}, gradient_accumulation={self.gradient_accumulation}"
+            )
+        if self.stop_when == "plateau" and not self.knn_every:
+            raise ValueError(
+                "--stop_when=plateau looks at what is measured every --knn_every epochs: give it "
+                "at least 1. Received: knn_every=0"
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(

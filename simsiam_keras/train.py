@@ -21,6 +21,7 @@ from simsiam_keras import (
     inputs,
     interrupts,
     monitors,
+    plateau,
     plots,
     preflight,
     progress,
@@ -87,7 +88,9 @@ def pretrain(parts, run_dir, console):
     if probe:
         watches.append(callbacks.KNN(measure, parts.knn_every, parts.epochs))
         watches.append(worth.Watch(rows[0] if resumed else before, parts.known, say))
-    watches.append(callbacks.Row(rows, parts.schedule, parts.steps))
+    queries = monitors.queries_of(probe) if probe else None
+    stop = plateau.StopOnPlateau(rows, parts.patience, parts.knn_every, queries, parts.epochs)
+    watches += [callbacks.Row(rows, parts.schedule, parts.steps), stop]
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         if first:
@@ -114,12 +117,13 @@ def pretrain(parts, run_dir, console):
         ]
         try:
             with interrupts.unmistaken(), told_by(parts.source):
-                _fit(parts, clock.position, batches, watches)
+                if not stop.found():  # a run may be resumed where it had just ended
+                    _fit(parts, clock.position, batches, watches)
         except interrupts.Interrupted:
             if keeper:
                 keeper.now()
             raise
-    return _finish(parts, run_dir, rows, began, say) if first else {}
+    return _finish(parts, run_dir, rows, began, say, stop.outcome(say)) if first else {}
 
 
 def _measured_before(parts, measured):
@@ -142,7 +146,7 @@ def _fit(parts, position, batches, watches):
     if step == parts.steps:  # of which only the measurements at its end are missing
         _end_epoch(parts.model, epoch, watches)
         epoch, step = epoch + 1, 0
-    while epoch < parts.epochs:
+    while epoch < parts.epochs and not parts.model.stop_training:
         last = epoch + 1 if step else parts.last(epoch)
         parts.enter(epoch)
         if batches is None:
@@ -197,7 +201,7 @@ def _encoder_of(parts):
     return encoder
 
 
-def _finish(parts, run_dir, rows, began, say):
+def _finish(parts, run_dir, rows, began, say, stopped):
     """Exports the encoder, draws the pictures, and seals the run with result.json."""
     probe = parts.probe
     trained = [row for row in rows if row["epoch"] > 0]
@@ -213,6 +217,7 @@ def _finish(parts, run_dir, rows, began, say):
     measured = worth.result(rows, kept, parts.known) if probe else {}
     result = {
         **parts.facts,
+        **stopped,
         "loss": trained[-1]["loss"],
         "z_std": trained[-1]["z_std"],
         **{name: trained[-1][name] for name in diagnose.MEASURES},
@@ -251,7 +256,7 @@ def _draw_outcome(parts, run_dir, encode, rows, say):
             None if shown.labels is None else shown.labels[shown.rows()],
             shown.class_names,
             path,
-            f"features of {shown.name} after {parts.epochs} epochs (t-SNE)",
+            f"features of {shown.name} after {rows[-1]['epoch']} epochs (t-SNE)",
             seed=parts.seed,
         )
 

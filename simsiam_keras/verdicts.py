@@ -1,4 +1,4 @@
-"""When a run has collapsed or does not learn, and what to try: a table of rules, one of advice."""
+"""When a run has collapsed, does not learn or has harmed: a table of rules."""
 
 import math
 from collections.abc import Callable
@@ -14,9 +14,8 @@ COLLAPSED_LOCALLY = 0.9  # eigenvalue_share above it
 PATIENCE = 5  # epochs that either has to last
 EARLY = 20  # epochs before which an unfinished run is not blamed for learning slowly
 KNN_FALL = 0.03  # more than chance on a few hundred queries
-FAR = 10  # times the paper's rate, or below it
-SMALL_BATCH = 64  # the smallest of the paper's table 2
-FEW_STEPS = 1000
+ERRORS = 2.0  # standard errors of a difference, below which two measurements are alike
+KNN = ("knn_accuracy", "mean_average_precision")  # the second where images have several labels
 
 
 class Rule(NamedTuple):
@@ -34,22 +33,6 @@ class Rule(NamedTuple):
     sentence: str
 
 
-class Advice(NamedTuple):
-    """What to try: for which verdicts, in which runs, in words.
-
-    Attributes:
-        verdicts: names of verdicts.
-        applies: function of a `Run`.
-        sentence: a template of `Run.facts`.
-        cause: whether it explains the verdict alone, so that no other advice is needed.
-    """
-
-    verdicts: tuple
-    applies: Callable
-    sentence: str
-    cause: bool = False
-
-
 def percent(share):
     """A share in percent, as text."""
     return f"{100 * share:.1f} %"
@@ -58,6 +41,16 @@ def percent(share):
 def is_number(value):
     """Whether there is a finite number."""
     return value is not None and math.isfinite(value)
+
+
+def below(a, b, n):
+    """Whether a share of n is below another of n by more than chance, `ERRORS` standard errors.
+
+    Example:
+    >>> below(0.80, 0.83, 400), below(0.80, 0.83, 4000)
+    (False, True)
+    """
+    return b - a > ERRORS * math.sqrt(max(0.0, a * (1 - a) + b * (1 - b)) / n)
 
 
 def _diverged(run):
@@ -95,6 +88,18 @@ def _not_learning(run):
     return 0 if cosine and _high_loss(run) else None
 
 
+def _worse_than_the_start(run):
+    points, queries = run.knn(), run.queries()
+    compared = queries and len(points) > 1 and points[0][0] == 0
+    return points[-1][0] if compared and below(points[-1][1], points[0][1], queries) else None
+
+
+def _worse_than_the_pixels(run):
+    points, pixels, queries = run.knn(), run.pixels(), run.queries()
+    compared = queries and pixels is not None and points and points[-1][0] > 0
+    return points[-1][0] if compared and below(points[-1][1], pixels, queries) else None
+
+
 def _knn_falls(run):
     points = run.knn()
     epoch, best = max(points, key=lambda point: point[1], default=(0, math.nan))
@@ -113,21 +118,6 @@ def _knn_unknown(run):
 
 def _always(run):
     return 0
-
-
-def _times_the_papers_rate(run):
-    """The learning rate as a multiple of the method's paper's; 1 where that says nothing."""
-    rate = run.member.rate
-    return run.flag("base_lr", rate) / rate if rate else 1.0
-
-
-def _far_above_the_paper(run):
-    return _times_the_papers_rate(run) > FAR
-
-
-def images_at_a_time(run):
-    """Images that batch normalization sees."""
-    return run.flag("batch_size", SMALL_BATCH) // run.flag("gradient_accumulation", 1)
 
 
 # The first that holds is the verdict.
@@ -163,6 +153,13 @@ RULES = (
         "not collapsed (std·√d {z_std:.2f}).",
     ),
     Rule(
+        "worse than at the start",
+        _worse_than_the_start,
+        "Training has made the features worse: kNN, {last_knn}, is below {start} {first_knn} by "
+        "more than the chance of {queries} images. The outputs have not collapsed (std·√d "
+        "{z_std:.2f}).",
+    ),
+    Rule(
         "views too different",
         _knn_falls,
         "The views agree (loss {loss:.2f}) and the outputs have not collapsed (std·√d "
@@ -170,10 +167,17 @@ RULES = (
         "in common is probably not what tells the classes apart.",
     ),
     Rule(
+        "worse than the pixels",
+        _worse_than_the_pixels,
+        "Training has not paid yet: kNN of the features, {last_knn}, is below that of the pixels "
+        "themselves, {pixels}, by more than the chance of {queries} images; it began at "
+        "{first_knn}. The outputs have not collapsed (std·√d {z_std:.2f}).",
+    ),
+    Rule(
         "no gain yet",
         _no_gain,
         "Nothing has collapsed (std·√d {z_std:.2f}) and the loss has fallen to {loss:.2f}, but "
-        "kNN, {last_knn}, is not above the random initialization's {first_knn}.",
+        "kNN, {last_knn}, is not above {start} {first_knn}.",
     ),
     Rule(
         "healthy, kNN unknown",
@@ -190,109 +194,5 @@ RULES = (
     ),
 )
 COLLAPSES = ("collapsed", "collapsed locally")
-USELESS = (*COLLAPSES, "not learning", "views too different", "no gain yet")
-
-ADVICE = (
-    Advice(
-        USELESS,
-        lambda run: run.flag("stop_gradient", "true") == "false",
-        "--stop_gradient=false is the cause: without the stop-gradient a constant output is the "
-        "best solution (section 4.1 of the paper). Set it to true.",
-        cause=True,
-    ),
-    Advice(
-        USELESS,
-        lambda run: run.flag("predictor", "mlp") == "none",
-        "--predictor=none is the cause: without a predictor the gradient is that of the loss "
-        "without stop-gradient, halved (section 4.2 of the paper). Set it to mlp.",
-        cause=True,
-    ),
-    Advice(
-        ("not learning",),
-        lambda run: run.flag("predictor", "mlp") == "fixed",
-        "--predictor=fixed is the cause: with a predictor that stays random the loss remains high "
-        "(section 4.2 of the paper). Set it to mlp.",
-        cause=True,
-    ),
-    Advice(
-        COLLAPSES,
-        lambda run: run.flag("mining", "") == "hard",
-        "--mining=hard is the cause: from random weights the hardest triplets draw all outputs "
-        "together, until every distance is the same and the loss is the margin. Set it to all.",
-        cause=True,
-    ),
-    Advice(
-        ("diverged", *USELESS),
-        _far_above_the_paper,
-        "Lower --base_lr: it is {base_lr:g}, the paper's is {rate}.",
-    ),
-    Advice(
-        ("not learning", "no gain yet"),
-        lambda run: _times_the_papers_rate(run) < 1 / FAR,
-        "Raise --base_lr: it is {base_lr:g}, the paper's is {rate}.",
-    ),
-    Advice(
-        ("diverged", *COLLAPSES),
-        lambda run: not _far_above_the_paper(run),
-        "Halve --base_lr (now {base_lr:g}).",
-    ),
-    Advice(
-        ("not learning", "no gain yet"),
-        lambda run: run.last("step") < FEW_STEPS,
-        "Train longer: {step:.0f} optimizer steps are few. Raise --epochs, or lower --batch_size "
-        "for more steps in each.",
-    ),
-    Advice(
-        COLLAPSES,
-        lambda run: images_at_a_time(run) < SMALL_BATCH,
-        "Raise --batch_size: batch normalization sees {batch} images at a time, the paper's "
-        "smallest is 64.",
-    ),
-    Advice(
-        ("diverged",),
-        lambda run: run.flag("precision", "float32") == "mixed_float16",
-        "Use --precision=mixed_bfloat16 or float32: float16 overflows at 65504.",
-    ),
-    Advice(
-        ("diverged",),
-        lambda run: run.flag("warmup_epochs", 0) == 0,
-        "Add --warmup_epochs, so that the rate begins low.",
-    ),
-    Advice(
-        ("not learning", "views too different", "no gain yet"),
-        lambda run: True,
-        "Raise --min_crop (now {min_crop}), so that both crops keep the subject; look at the pairs "
-        "with `python -m simsiam_keras preview`.",
-    ),
-    Advice(
-        (*COLLAPSES, "no gain yet"),
-        lambda run: run.flag("predictor_lr", "") == "decayed",
-        "Try --predictor_lr=constant: the predictor then keeps up with the outputs (section 4.2 of "
-        "the paper).",
-    ),
-    Advice(
-        ("views too different", "no gain yet"),
-        lambda run: not run.finished,
-        "Or wait: kNN often falls before it rises.",
-    ),
-    Advice(
-        ("healthy, kNN unknown",),
-        lambda run: not run.knn(),
-        "Give a small labelled set with --probe_dataset, and kNN will say.",
-    ),
-    Advice(
-        ("healthy, kNN unknown",),
-        lambda run: run.knn(),
-        "Wait for the next kNN: it is measured every {knn_every} epochs (--knn_every).",
-    ),
-    Advice(
-        ("not trained yet", "too early to tell"),
-        lambda run: not run.finished,
-        "Ask again after {patience} epochs, better after {early}.",
-    ),
-    Advice(
-        ("too early to tell",),
-        lambda run: run.finished,
-        "Train longer: raise --epochs (now {planned}).",
-    ),
-)
+WORSE = ("worse than at the start", "worse than the pixels")
+USELESS = (*COLLAPSES, "not learning", "views too different", "no gain yet", *WORSE)

@@ -18,6 +18,8 @@ DEVICE_CANVAS = (2.25, 1.5)
 # Images whose two views are measured for collapse after each epoch, in 3 % of an epoch's time on
 # the 1,437 digits and less on any larger set. An effective rank cannot exceed it.
 DIAGNOSED = 200
+# Pairs of views of each of them, for LiDAR; the other measures are of the first pair.
+PAIRS = 2
 
 
 def canvas(source, recipe):
@@ -61,19 +63,31 @@ def device(recipe, seed, count=2):
     return Views(recipe, seed=seed, views=count)
 
 
-def sample_pairs(cfg, recipe, source):
-    """Two views of the first epoch's first images, made by the engine that trains, uint8."""
+def sample_pairs(cfg, recipe, source, pairs=1):
+    """Pairs of views of the first epoch's first images, made by the engine that trains.
+
+    Args:
+        cfg: a configuration with `augment` and `seed`.
+        recipe: the augmentation recipe.
+        source: a `data.Source`.
+        pairs: how many of the same images; default 1, that of the first step.
+
+    Returns:
+        A list of `2 * pairs` arrays, uint8 `[n, size, size, channels]`.
+    """
     n = min(DIAGNOSED, len(source))
     recipe = dataclasses.replace(recipe, small_views=0)
-    order = {"seed": cfg.seed, "epochs": 1}
+    first = pipeline.epoch_order(len(source), cfg.seed, 0)[:n]
+    order = {"seed": cfg.seed, "order": lambda epoch: first}  # of every epoch, for other draws
     if cfg.augment == "host":
-        views = next(iter(pipeline.training_views(source, host(recipe), n, **order)))
+        made = pipeline.training_views(source, host(recipe), n, epochs=pairs, **order)
     else:
         (batch,) = next(pipeline.training_images(source, n, canvas(source, recipe), **order))
         batch = batch if isinstance(batch, dict) else {"images": batch}
         with devices.on_host():
-            views = device(recipe, cfg.seed)(**batch)  # not the model's layer, which counts steps
-    return [_uint8(x) for x in views]
+            engine = device(recipe, cfg.seed)  # not the model's layer, which counts steps
+            made = [engine(**batch, training=True) for _ in range(pairs)]
+    return [_uint8(x) for pair in made for x in pair]
 
 
 def preview(cfg, recipe, source, pairs):

@@ -1,13 +1,12 @@
 """Whether training helped, in words: beside its start, the encoder at random, and the pixels."""
 
-import math
-
 import keras
 
 from simsiam_keras import monitors
+from simsiam_keras.quality import choice
+from simsiam_keras.verdicts import below, percent
 
 NAMES = {"knn_accuracy": "kNN", "mean_average_precision": "mean average precision"}
-ERRORS = 2.0  # standard errors of a difference, below which two measurements are alike
 
 # What stands beside a measurement: suffix of its name, what a sentence calls it, and alone.
 RANDOM, PIXELS = "random_init", "pixels"
@@ -41,16 +40,6 @@ def name_of(measured):
     return next(name for name in NAMES if measured.get(name) is not None)
 
 
-def quality(row):
-    """What an epoch is chosen by, higher is better; None where nothing was measured.
-
-    Args:
-        row: of metrics.jsonl.
-    """
-    names = (monitors.CHOICE, *NAMES)
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
 def result(rows, kept, known):
     """The numbers that a run closes with: of what it leaves, and of what is beside that.
 
@@ -64,7 +53,7 @@ def result(rows, kept, known):
     """
     first, name = rows[0], name_of(rows[0])
     of = {row["epoch"]: row for row in rows}
-    best = max((row for row in rows if quality(row) is not None), key=quality)
+    best = max((row for row in rows if choice(row) is not None), key=choice)
     found = {name: of[kept][name], f"{name}_last": rows[-1][name]}
     found |= {f"{name}_best": best[name], "best_epoch": best["epoch"], "kept_epoch": kept}
     if known:
@@ -96,14 +85,9 @@ def verdict(found, queries):
         f"{NAMES[name]} is {percent(after)} after training{left}, {', '.join(words)} "
         f"({queries:,} images)"
     )
-    before, what = (
-        (start, "with those weights")
-        if start is not None
-        else (
-            at_random,
-            "at random initialization",
-        )
-    )
+    before, what = at_random, "at random initialization"
+    if start is not None:
+        before, what = start, "with those weights"
     if below(after, before, queries):
         return f"Training made the features worse than they were {what}: {numbers}."
     if below(after, plain, queries):
@@ -121,17 +105,6 @@ def verdict(found, queries):
 
 def _listed(names):
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def below(a, b, n):
-    """Whether a share of n is below another by more than chance."""
-    error = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
-    return b - a > ERRORS * error
-
-
-def percent(share):
-    """A share in words."""
-    return f"{100 * share:.1f} %"
 
 
 class Watch(keras.callbacks.Callback):

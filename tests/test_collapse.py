@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam_keras import diagnose
-from simsiam_keras.evaluation import collapse
+from simsiam_keras.evaluation import collapse, spectrum
 from tests import oracle
 
 TOLERANCE = 1e-8  # both sides compute in float64; RankMe's epsilon alone adds 1e-6
@@ -202,7 +202,22 @@ def test_measures_carry_the_names_that_are_recorded():
     assert measured["output_rank"] == collapse.effective_rank(z1)
     assert measured["uniformity"] == collapse.uniformity(z1)
     assert measured["eigenvalue_share"] == collapse.largest_eigenvalue_share(z1)
+    assert measured["alpha_req"] == spectrum.alpha_req(features)
+    assert measured["lidar"] == spectrum.lidar(np.stack([z1, z2], axis=1))
     assert all(type(value) is float for value in measured.values())
+
+
+def test_further_views_are_for_lidar_alone():
+    features, z1, z2, *more = (draw(9, 6, seed) for seed in range(5))
+    two, four = collapse.measure(features, z1, z2), collapse.measure(features, z1, z2, *more)
+    assert {name for name in two if two[name] != four[name]} == {"lidar"}
+    assert four["lidar"] == spectrum.lidar(np.stack([z1, z2, *more], axis=1))
+
+
+def test_what_a_collapse_has_no_number_for_is_left_out():
+    flat = np.ones((9, 6))
+    measured = collapse.measure(flat, flat, flat)
+    assert set(diagnose.MEASURES) - set(measured) == {"alpha_req"} and measured["lidar"] == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from simsiam_keras import callbacks, config, diagnose, verdicts
+from simsiam_keras import advice, callbacks, config, diagnose, verdicts
 from simsiam_keras.__main__ import main
 from simsiam_keras.diagnose import Run, judge
 from simsiam_keras.verdicts import COLLAPSED, COLLAPSED_LOCALLY, PATIENCE
@@ -29,6 +29,16 @@ def rows(epochs=40, knn=(0.8, 0.9), **changes):
         for back, value in enumerate(reversed(knn[1:]), start=1):
             made[-back]["knn_accuracy"] = value
     return made
+
+
+def known(made, queries=400, pixels=None, name="knn_accuracy"):
+    """Rows as they are since the first one says how many images were classified."""
+    first = {k.replace("knn_accuracy", name): v for k, v in made[0].items()}
+    first |= {"knn_queries": queries, f"{name}_pixels": pixels, f"{name}_random_init": 0.5}
+    return [
+        first,
+        *({k.replace("knn_accuracy", name): v for k, v in row.items()} for row in made[1:]),
+    ]
 
 
 def run(made, finished=True, **flags):
@@ -91,6 +101,48 @@ CASES = {
     "kNN a little below its best": (run(rows(knn=(0.8, 0.9, 0.88))), "healthy", 0),
     "kNN as random": (run(rows(knn=(0.8, 0.8))), "no gain yet", 0),
     "kNN a little below random": (run(rows(knn=(0.8, 0.78))), "no gain yet", 0),
+    # A standard error of the difference of .8 and .74 is .0296 of 400 images, .0094 of 4,000.
+    "below the start by chance": (run(known(rows(knn=(0.8, 0.77)))), "no gain yet", 0),
+    "below the start of many": (
+        run(known(rows(knn=(0.8, 0.77)), 4000)),
+        "worse than at the start",
+        40,
+    ),
+    "below the start": (run(known(rows(knn=(0.8, 0.7)))), "worse than at the start", 40),
+    "below the start for now": (
+        run(known(rows(25, knn=(0.8, 0.7))), False),
+        "worse than at the start",
+        25,
+    ),
+    "precision below the start": (
+        run(known(rows(knn=(0.8, 0.7)), name="mean_average_precision")),
+        "worse than at the start",
+        40,
+    ),
+    "below the pixels": (run(known(rows(), pixels=0.97)), "worse than the pixels", 40),
+    "below the pixels by chance": (run(known(rows(), pixels=0.93)), "healthy", 0),
+    "below the pixels of many": (run(known(rows(), 4000, 0.93)), "worse than the pixels", 40),
+    "precision below the pixels": (
+        run(known(rows(), pixels=0.97, name="mean_average_precision")),
+        "worse than the pixels",
+        40,
+    ),
+    "below both": (run(known(rows(knn=(0.8, 0.7)), pixels=0.97)), "worse than at the start", 40),
+    "below its best and the pixels": (
+        run(known(rows(knn=(0.8, 0.95, 0.85)), pixels=0.97)),
+        "views too different",
+        39,
+    ),
+    "below the pixels, before training": (
+        run(known(rows(25, knn=(0.8,)), pixels=0.97), False),
+        "healthy, kNN unknown",
+        0,
+    ),
+    "a number of images that no run writes": (
+        run(known(rows(knn=(0.8, 0.78)), -3)),
+        "no gain yet",
+        0,
+    ),
     "no flags": (Run(rows(z_std=0.1), {}), "collapsed", 1),
 }
 
@@ -105,7 +157,7 @@ def test_verdict(name):
 
 def test_every_verdict_has_a_case_and_advice_unless_healthy():
     assert {verdict for _, verdict, _ in CASES.values()} == {r.verdict for r in verdicts.RULES}
-    advised = {verdict for advice in verdicts.ADVICE for verdict in advice.verdicts}
+    advised = {verdict for a in advice.ADVICE for verdict in a.verdicts}
     assert advised == {r.verdict for r in verdicts.RULES} - {"healthy"}
 
 
@@ -120,7 +172,7 @@ def test_something_can_always_be_tried(base_lr, finished):
 
 def test_templates_mention_known_facts_only():
     facts = run(rows()).facts().keys() | {"since"}
-    for sentence in [r.sentence for r in verdicts.RULES] + [a.sentence for a in verdicts.ADVICE]:
+    for sentence in [r.sentence for r in verdicts.RULES] + [a.sentence for a in advice.ADVICE]:
         assert {name for _, name, _, _ in string.Formatter().parse(sentence) if name} <= facts
 
 
@@ -147,13 +199,24 @@ def test_templates_mention_known_facts_only():
         ({"loss": -0.1, "step": 220}, {}, "220 optimizer steps are few", "base_lr"),
         ({"knn": (0.8, 0.7)}, {"min_crop": "0.08"}, "Raise --min_crop (now 0.08)", "steps"),
         ({"knn": (0.8, 0.7)}, {}, "Raise --min_crop (now the recipe's)", "steps"),
+        ({"knn": (0.8, 0.7), "known": 0.9}, {"stop_gradient": "false"}, "is the cause", "weights"),
+        ({"knn": (0.8, 0.7), "known": 0.9}, {}, "known weights (--weights)", "keep=best"),
+        ({"knn": (0.8, 0.82, 0.7), "known": 0.9}, {"weights": "x"}, "--keep=best", "known weights"),
+        ({"knn": (0.8, 0.7), "known": 0.9}, {}, "Raise --min_crop (now the recipe's)", "220"),
+        ({"knn": (0.8, 0.7), "known": 0.9}, {}, "further than simsiam", "220"),
+        ({"knn": (0.8, 0.9), "known": 0.99}, {"method": "vicreg"}, "min_crop", "--method"),
+        ({"knn": (0.8, 0.9), "known": 0.99, "step": 20_000}, {}, "min_crop", "--method"),
+        ({"knn": (0.8, 0.9), "known": 0.99, "step": 220}, {}, "lower --batch_size", "keep=best"),
+        ({"knn": (0.8, 0.97, 0.9), "known": 0.99}, {}, "epoch 39 was better, with 97.0 %", "wait"),
         ({"loss": None}, {"precision": "mixed_float16"}, "float16 overflows", "crop"),
         ({"loss": None}, {"warmup_epochs": "5"}, "Halve --base_lr", "warmup"),
     ],
 )
 def test_advice_follows_from_the_flags(changes, flags, words, unwanted):
-    advice = " ".join(judge(run(rows(**changes), **flags)).advice)
-    assert words in advice and unwanted not in advice
+    made = rows(**{name: value for name, value in changes.items() if name != "known"})
+    made = known(made, pixels=changes["known"]) if "known" in changes else made
+    given = " ".join(judge(run(made, **flags)).advice)
+    assert words in given and unwanted not in given
 
 
 def test_the_table_shows_both_ends_and_the_epoch_that_matters():
@@ -161,6 +224,31 @@ def test_the_table_shows_both_ends_and_the_epoch_that_matters():
     shown = list(diagnose.evidence(made, judge(made).since).columns[0].cells)
     assert shown[0] == "0" and shown[-1] == "40" and "35" in shown
     assert len(shown) <= 9
+
+
+def test_what_training_began_from_is_named():
+    made = known(rows(knn=(0.8, 0.7)), 4000, 0.5)
+    assert "70.0 %, is below the random encoder's 80.0 % by more" in judge(run(made)).sentence
+    assert "the chance of 4,000 images" in judge(run(made)).sentence
+    begun = judge(run(made, weights="imagenet")).sentence
+    assert "below the start weights' 80.0 %" in begun
+    alike = judge(run(known(rows(knn=(0.8, 0.8)), 4000, 0.5), weights="imagenet")).sentence
+    assert "not above the start weights' 80.0 %" in alike
+
+
+def test_the_error_is_that_of_two_shares():
+    def exact(a, b, n):
+        return (b - a) / ((a * (1 - a) + b * (1 - b)) / n) ** 0.5 > 2
+
+    def of_one(a, b, n):
+        return (b - a) / (b * (1 - b) / n) ** 0.5 > 2
+
+    cases = [
+        (a, b, n) for a in (0.1, 0.45, 0.7) for b in (0.1, 0.5, 0.72, 0.9) for n in (9, 200, 3000)
+    ]
+    assert [verdicts.below(*case) for case in cases] == [exact(*case) for case in cases]
+    assert [verdicts.below(*case) for case in cases] != [of_one(*case) for case in cases]
+    assert verdicts.below(0, 1, 1) and not verdicts.below(1, 1, 1)
 
 
 def write(folder, made):

@@ -251,6 +251,14 @@ def test_collapse_is_measured_on_fixed_pairs_by_one_compiled_function(tmp_path):
     # Views of the same image: the brightness that the jitter leaves goes together.
     means = [x.mean(axis=(1, 2, 3)) for x in (x1, x2)]
     assert np.corrcoef(*means)[0, 1] > np.corrcoef(means[0], means[1][::-1])[0, 1] + 0.1
+    several = views.sample_pairs(cfg, recipe, source, pairs=3)
+    assert len(several) == 6 and all(map(np.array_equal, several, pairs))  # the first pair
+    brightness = [x.mean(axis=(1, 2, 3)) for x in several]
+    assert len({values.tobytes() for values in brightness}) == 6
+    together = np.corrcoef(brightness)[np.triu_indices(6, k=1)].mean()
+    assert together > 0.08  # of the same images; of others 0 +- .02
+    more = monitors.collapse_measures(monitored, several, jit_compile=False)()
+    assert {name for name in first if first[name] != more[name]} == {"lidar"}
     model.projector.set_weights([np.full_like(w, np.inf) for w in model.projector.get_weights()])
     assert measure() == {}  # no number, and no end of the run
 

@@ -6,35 +6,41 @@ Collapse to a point shows in `z_std`. These measures also show the other kind, d
 
 import numpy as np
 
+from simsiam_keras.evaluation import spectrum
 from simsiam_keras.evaluation.checks import check_features
 
 EPSILON = 1e-7  # RankMe's, for float32
 
 
-def measure(features, z1, z2):
+def measure(features, z1, z2, *more):
     """Measures the features and outputs of n pairs of views.
 
     Args:
         features: the encoder's features of the first view, `[n, width]`.
         z1: outputs of the first view, `[n, d]`.
         z2: outputs of the second view, `[n, d]`.
+        *more: outputs of further views of the same images, for LiDAR alone.
 
     Returns:
-        A dict of floats: `feature_rank`, `output_rank`, `alignment`, `uniformity` and
-        `eigenvalue_share`; of z1 where two views are not compared, and of the features in
-        `feature_rank`.
+        A dict of floats: `feature_rank`, `output_rank`, `alignment`, `uniformity`,
+        `eigenvalue_share`, `alpha_req` and `lidar`; of z1 where views are not compared, and of the
+        features in `feature_rank` and `alpha_req`. What does not exist is left out: an exponent of
+        collapsed features.
 
     Raises:
         ValueError: if an array is not a matrix, is empty or is not finite, n = 1, or the shapes
             of z1 and z2 differ.
     """
-    return {
+    measured = {
         "feature_rank": effective_rank(features),
         "output_rank": effective_rank(z1),
         "alignment": alignment(z1, z2),
         "uniformity": uniformity(z1),
         "eigenvalue_share": largest_eigenvalue_share(z1),
+        "alpha_req": spectrum.alpha_req(features),
+        "lidar": spectrum.lidar(np.stack([z1, z2, *more], axis=1)),
     }
+    return {name: value for name, value in measured.items() if np.isfinite(value)}
 
 
 def effective_rank(x):

@@ -138,6 +138,10 @@ def test_training_and_its_measures_use_the_canvas(source):
     for x, y, z in zip(views.sample_pairs(cfg, recipe, source), expected, wrong, strict=True):
         assert np.abs(x - np.asarray(y, "float32")).max() <= 0.6
         assert np.abs(x - np.asarray(z, "float32")).max() > 50
+    engine = Views(recipe, seed=cfg.seed)
+    steps = [x for _ in range(2) for x in engine(**batch, training=True)]
+    for x, y in zip(views.sample_pairs(cfg, recipe, source, pairs=2), steps, strict=True):
+        assert np.abs(x - np.asarray(y, "float32")).max() <= 0.6
 
 
 def test_the_preview_shows_what_training_would_see(source):
