@@ -25,7 +25,7 @@ from simsiam_keras import (
     start,
     views,
 )
-from simsiam_keras.augment.recipe import RECIPES, Recipe, in_channels
+from simsiam_keras.augment.recipe import RECIPES, Recipe, in_channels, weaker_colors
 from simsiam_keras.data import cache, pipeline, ranges, sources, subsets
 
 
@@ -251,6 +251,8 @@ def recipe(cfg):
         made = dataclasses.replace(made, size=cfg.image_size)
     if cfg.min_crop:
         made = dataclasses.replace(made, crop_area=(cfg.min_crop, made.crop_area[1]))
+    if cfg.color_strength != 1:
+        made = weaker_colors(made, cfg.color_strength)
     if cfg.small_views:
         made = dataclasses.replace(
             made,

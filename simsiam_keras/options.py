@@ -104,6 +104,12 @@ class Views:
     min_crop: float = option(
         0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0
     )
+    color_strength: float = option(
+        1.0,
+        "Strengths of the colour jitter and share of grey views, as a share of the recipe's: lower "
+        "where colours tell your classes apart, 0 leaves them as they are.",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,31 @@ def in_channels(recipe, channels):
     return dataclasses.replace(recipe, channels=channels, jitter=jitter, grayscale=0.0)
 
 
+def weaker_colors(recipe, strength):
+    """A recipe with all that changes colours scaled, SimCLR's s as a share of the recipe's.
+
+    Args:
+        recipe: a `Recipe`.
+        strength: at least 0; 1 is the recipe itself.
+
+    Returns:
+        A `Recipe`, whose jitter and probability of grayscale are `strength` times the old ones.
+
+    Raises:
+        ValueError: if hue or probability get beyond their range.
+
+    Example:
+    >>> weaker_colors(CIFAR, 0.5).jitter, weaker_colors(CIFAR, 0.5).grayscale
+    ((0.2, 0.2, 0.2, 0.05), 0.1)
+
+    Reference:
+        Chen et al., A Simple Framework for Contrastive Learning, 2020, section 3.2 and appendix A,
+        https://arxiv.org/abs/2002.05709
+    """
+    jitter = tuple(strength * x for x in recipe.jitter)
+    return dataclasses.replace(recipe, jitter=jitter, grayscale=strength * recipe.grayscale)
+
+
 def needed_side(recipe):
     """Short side below which a decoder's shrinking would cost the smallest crop resolution.
 
