@@ -7,12 +7,13 @@ import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from simsiam_keras import torch_weights
 from tests.test_torch_weights import needs_torch, torch_python
 from tests.torch_checkpoints import state
 from tests.torch_files import Attack
+
+save_file = pytest.importorskip("safetensors.numpy").save_file
 
 SOME = np.ones((4, 4), "float32")
 

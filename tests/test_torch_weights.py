@@ -8,12 +8,13 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from simsiam_keras import encoders, torch_weights
 from tests import torch_checkpoints
 from tests.conftest import ROOT
 from tests.torch_checkpoints import CASES, NAMINGS, flat, layout, state
+
+save_file = pytest.importorskip("safetensors.numpy").save_file
 
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 needs_torch = pytest.mark.skipif(not TORCH.exists(), reason="needs `make backends`")

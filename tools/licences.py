@@ -10,7 +10,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = (".venv", ".venv-jax", ".venv-torch")
-FILES = [f"requirements{suffix}.txt" for suffix in ("", "-jax", "-torch", "-data", "-dev")]
+FILES = [
+    f"requirements{suffix}.txt" for suffix in ("", "-jax", "-torch", "-data", "-weights", "-dev")
+]
 SPDX = {
     "Apache 2.0": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
