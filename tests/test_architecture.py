@@ -45,7 +45,7 @@ LEVELS = [
     {"feeds"},
     {"build"},
     {"train"},
-    {"commands", "study"},
+    {"commands", "study", "few"},
     {"__main__", "__init__", "registration"},
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}

@@ -24,9 +24,9 @@ def hog(images):
     """Histograms of oriented gradients of a batch, in Dalal and Triggs' form.
 
     In each cell of 8x8 pixels the gradients vote, by their length, for one of nine orientations
-    without sign, within [0, 180) degrees; each block of 2x2 cells is divided by its norm, clipped at
-    0.2 and divided again (L2-Hys). At a pixel the channel with the longest gradient counts. An image
-    of one colour has only zeros.
+    without sign, within [0, 180) degrees; each block of 2x2 cells is divided by its norm, clipped
+    at 0.2 and divided again (L2-Hys). At a pixel the channel with the longest gradient counts. An
+    image of one colour has only zeros.
 
     Args:
         images: `[n, side, side, channels]`, values 0..255, side >= 16.

@@ -102,3 +102,8 @@ def smaller(labels, numbers):
     counts = np.unique(labels, return_counts=True)[1]
     found = {n: int((counts < n).sum()) for n in numbers if n != ALL}
     return {n: classes for n, classes in found.items() if classes}
+
+
+def heading(number):
+    """What a number of labels is called above its column."""
+    return ALL if number == ALL else f"{number} per class"
