@@ -424,9 +424,9 @@ class Worth(EncoderInput):
         "the middle one is taken.",
     )
     finetune_batch_norm: str = option(
-        "kept",
-        "Batch normalization in fine-tuning: as the encoder has it, or learned. From scratch it is "
-        "learned.",
+        "learned",
+        "Batch normalization in fine-tuning: learned, or kept as the encoder has it. From scratch "
+        "it is learned.",
         choices=("kept", "learned"),
     )
     finetune_min_crop: float = option(

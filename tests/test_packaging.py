@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.conftest import ROOT
 
 BACKENDS = {"": "tensorflow", "-jax": "jax", "-torch": "torch"}
-EXTRAS = ("jax", "torch", "data")
-FILES = [f"requirements{suffix}.txt" for suffix in (*BACKENDS, "-data", "-dev")]
+EXTRAS = ("jax", "torch", "data", "worth")
+FILES = [f"requirements{suffix}.txt" for suffix in (*BACKENDS, "-data", "-worth", "-dev")]
 # What requirements.txt has besides its backend and the others do without.
 WITH_TENSORFLOW = {"keras-cv", "tensorflow-datasets", "importlib-resources"}
 

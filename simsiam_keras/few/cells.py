@@ -107,7 +107,7 @@ class Tuning:
     def tried(self, draw, labels):
         """The rates that are tried after a draw: all where labels can be held out, else one."""
         fewest = np.unique(labels[draw.rows], return_counts=True)[1].min()
-        return self.rates if fewest >= ENOUGH else (self.rates[(len(self.rates) - 1) // 2],)
+        return self.rates if fewest >= ENOUGH else (self.rates[len(self.rates) // 2],)
 
     def total(self, draw, labels, batch_size):
         """Steps that a cell takes, of every rate and of the last fit."""

@@ -66,7 +66,7 @@ def scaling(features):
         A `Scaling`.
     """
     mean, std = features.mean(0, dtype="float64"), features.std(0, dtype="float64")
-    varies = std > 1e-6 * max(std.max(), 1e-30)
+    varies = std > 1e-6 * np.abs(mean)  # else it is rounding
     factor = np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(1, varies.sum()))
     return Scaling(mean.astype("float32"), factor.astype("float32"))
 

@@ -95,7 +95,7 @@ def text(found):
     lines = [
         f"# What {markdown.plain(found['encoder'])} is worth on {markdown.plain(found['dataset'])}",
         "",
-        *found["verdict"],
+        *(f"- {sentence}" for sentence in found["verdict"]),
         "",
         "Better and worse: by more than two standard errors of the difference, on the same draws "
         "and test images, over both of which it spreads.",
