@@ -60,7 +60,7 @@ def main(argv=None):
         with interrupts.heeded():
             result = _dispatch(command, cfg)
     except interrupts.Interrupted as stop:
-        goes_on = "goes on" if command in ("study", "compare") else "starts again"
+        goes_on = "goes on" if command in ("study", "compare", "worth") else "starts again"
         _complain(f"interrupted; {stop.outlook or f'the same command {goes_on}'}", stop.code)
         return stop.code
     except ProcessLost as error:
@@ -98,11 +98,13 @@ def _dispatch(command, cfg):
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
+        from simsiam_keras.few import command as few
 
     functions = {
         "pretrain": commands.pretrain,
         "linear-probe": commands.linear_probe,
         "knn": commands.nearest_neighbours,
+        "worth": few.worth,
         "embed": commands.write_features,
         "export": commands.export_checkpoint,
         "preview": commands.preview,

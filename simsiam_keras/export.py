@@ -28,6 +28,7 @@ class LoadedEncoder:
         path: where it was read from.
         stored_range: what became 0 and 255 in the files that it was trained on, see `cards.Card`.
         channels: of the images; default 3.
+        model: the `keras.Model`, to be copied and trained on; None of a SavedModel.
     """
 
     image_size: int
@@ -37,6 +38,7 @@ class LoadedEncoder:
     _features: object
     stored_range: list | str | None = None
     channels: int = 3
+    model: object = None
 
     def __call__(self, images):
         """Features of a batch.
@@ -136,11 +138,12 @@ def load_encoder(path, trust=False):
     described = cards.describes(card, path)
     if not (described or trust):
         _refuse_unknown(path, card)
-    (size, channels), dim, features = (_read_keras if is_file else _read_saved_model)(path, trust)
+    read = _read_keras if is_file else _read_saved_model
+    (size, channels), dim, features, model = read(path, trust)
     # A card of another encoder, which only lies beside this one, says nothing of it.
     of_this = card and (described or path.name in card.digest or not card.digest)
     crop, stored_range = (card.eval_crop, card.stored_range) if of_this else (1.0, None)
-    return LoadedEncoder(size, crop, dim, str(path), features, stored_range, channels)
+    return LoadedEncoder(size, crop, dim, str(path), features, stored_range, channels, model)
 
 
 def _refuse_unknown(path, card):
@@ -190,7 +193,7 @@ def keras_model(path, trust=False):
 def _read_keras(path, trust):
     model = keras_model(path, trust)
     taken, dim = _fitting(path, *(_shapes(getattr(model, side)) for side in SIDES))
-    return taken, dim, model.predict_on_batch
+    return taken, dim, model.predict_on_batch, model
 
 
 def _read_saved_model(path, trust):
@@ -215,7 +218,7 @@ def _read_saved_model(path, trust):
         batch = tf.convert_to_tensor(batch)
         return module.serve(tf.cast(batch, dtype) if dtype.is_floating else batch)
 
-    return taken, dim, features
+    return taken, dim, features, None
 
 
 @contextlib.contextmanager

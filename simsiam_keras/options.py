@@ -488,6 +488,50 @@ class KNN(EncoderInput):
 
 
 @dataclass(frozen=True)
+class Worth(EncoderInput):
+    """Says what an encoder is worth with few labels, beside what can be had without it."""
+
+    group = "optimization"
+
+    encoder: str = redefine(EncoderInput, "encoder", help="Run folder or .keras file (required).")
+    test_split: str = redefine(LinearProbe, "test_split")
+    labels_per_class: str = option(
+        "1,5,10,all", "Labels of each class to learn from: numbers and `all`, with commas."
+    )
+    draws: int = option(5, "Times that so many labels are drawn.", minimum=1)
+    finetune: bool = option(
+        True, "Also fine-tune the encoder, and train the same network from scratch."
+    )
+    finetune_epochs: int = option(20, "Passes of these over the labelled images.", minimum=1)
+    finetune_steps: int = option(60, "Steps of these at the least.", minimum=1)
+    finetune_batch: int = option(32, "Views in such a step.", minimum=2)
+    finetune_rates: str = option(
+        "0.0003,0.001",
+        "Their learning rates: the best is chosen on held-out labels where a class has five, else "
+        "the middle one is taken.",
+    )
+    finetune_batch_norm: str = option(
+        "learned",
+        "Batch normalization in fine-tuning: learned, or kept as the encoder has it. From scratch "
+        "it is learned.",
+        choices=("kept", "learned"),
+    )
+    finetune_min_crop: float = option(
+        0.5, "Smallest crop of their views as a share of the area.", minimum=0
+    )
+    flip: str = option(
+        "auto",
+        "Mirror their views; `auto`: as the views of the run were, without a run on.",
+        choices=("auto", "on", "off"),
+    )
+
+    def __post_init__(self):
+        if not self.encoder:
+            raise ValueError("--encoder is required: a run folder or a .keras file")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
 class Embed(EncoderInput):
     """Writes the features of a data set to features.npy, its labels to labels.npy."""
 
@@ -531,6 +575,7 @@ COMMANDS = {
     "pretrain": Pretrain,
     "linear-probe": LinearProbe,
     "knn": KNN,
+    "worth": Worth,
     "embed": Embed,
     "export": Export,
     "preview": Preview,

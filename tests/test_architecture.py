@@ -58,7 +58,7 @@ LEVELS = [
     {"best", "feeds"},
     {"build"},
     {"train"},
-    {"commands", "study"},
+    {"commands", "study", "few"},
     {"__main__", "__init__", "registration"},
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}

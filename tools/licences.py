@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = (".venv", ".venv-jax", ".venv-torch")
 FILES = [
-    f"requirements{suffix}.txt" for suffix in ("", "-jax", "-torch", "-data", "-weights", "-dev")
+    f"requirements{suffix}.txt"
+    for suffix in ("", "-jax", "-torch", "-data", "-weights", "-worth", "-dev")
 ]
 SPDX = {
     "Apache 2.0": "Apache-2.0",
@@ -42,7 +43,7 @@ def licence(about):
     classifiers = [c for c in classifiers if c not in ("OSI Approved", "DFSG approved")]
     text = (about.get("License") or "").strip().split("\n")[0].strip()
     short = (
-        text if len(text) <= 40 and re.match(r"[A-Z3][^()]*$", text) else ""
+        text if len(text) <= 40 and re.match(r"[A-Z3][^():]*$", text) else ""
     )  # no copyright line
     found = about.get("License-Expression") or (classifiers or [short])[0]
     if found == "BSD License" and short:  # which of them
