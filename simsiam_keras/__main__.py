@@ -106,7 +106,7 @@ def _dispatch(command, cfg):
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
         "embed": commands.write_features,
-        "export": commands.export_checkpoint,
+        "export": commands.export_encoder,
         "preview": commands.preview,
     }
     return functions[command](cfg)

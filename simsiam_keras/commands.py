@@ -24,6 +24,7 @@ from simsiam_keras import (
     preflight,
     runs,
     settings,
+    start,
     train,
     views,
 )
@@ -237,8 +238,8 @@ def write_features(cfg, console=None):
 
 
 @settings.own
-def export_checkpoint(cfg, console=None):
-    """Writes the encoder of a run's last checkpoint, also of a run that has not finished.
+def export_encoder(cfg, console=None):
+    """Writes the encoder of a run's last checkpoint, finished or not, or one with known weights.
 
     Args:
         cfg: a `config.Export`.
@@ -248,9 +249,15 @@ def export_checkpoint(cfg, console=None):
         A dict that says what was written.
 
     Raises:
-        ValueError: if the folder is no run or has no checkpoint yet.
+        ValueError: if the folder is no run or has no checkpoint yet, or the weights cannot be had.
     """
     runs.refuse_unspellable(cfg.output, "output")
+    say = _saying(console or Console(stderr=True))
+    if not cfg.run_dir:
+        encoder = start.architecture(cfg, cfg.image_size)
+        say(start.load(cfg, encoder))
+        written = export.save_encoder(encoder, cfg.output, cfg.eval_crop)
+        return {"written": ", ".join(map(str, written)), "run_dir": cfg.output}
     source_dir = Path(cfg.run_dir)
     path = source_dir / "flags.cfg"
     if not path.exists():
@@ -259,7 +266,6 @@ def export_checkpoint(cfg, console=None):
         trained = config.parse("pretrain", [f"--flagfile={path}"])
         recipe = build.recipe(trained)
         encoder = build.plain_encoder(trained, recipe.size)
-    say = functools.partial((console or Console(stderr=True)).print, soft_wrap=True, markup=False)
     position = checkpoints.restore_encoder(source_dir, encoder, say)
     if position is None:
         raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")

@@ -137,6 +137,22 @@ class Encoder:
     width: int = option(64, "Channels of the encoder's first stage.", minimum=1)
     zero_init_residual: bool = option(False, "Start every residual block as the identity.")
 
+    def settle_encoder(self):
+        """Names the encoder where nothing else does; raises where it has no such weights."""
+        if not self.encoder and self.weights in ("", "none", "imagenet"):
+            object.__setattr__(self, "encoder", "resnet18")
+        if self.weights == "imagenet" and not self.encoder.startswith("keras.applications:"):
+            raise ValueError(
+                "--weights=imagenet is for --encoder=keras.applications:NAME; of a ResNet give a "
+                f"file of PyTorch's. Received: --encoder={self.encoder}"
+            )
+
+    @property
+    def known(self):
+        """Whether its weights are known before training, and not at random."""
+        named = self.weights or self.encoder.startswith("keras_hub:")
+        return bool(named) and self.weights != "none"
+
 
 @dataclass(frozen=True)
 class Start:
@@ -318,13 +334,7 @@ class Pretrain(
         if self.stem == "auto":  # flags.cfg has what it is
             stem = "imagenet" if self.recipe == "imagenet" else "cifar"
             object.__setattr__(self, "stem", stem)
-        if not self.encoder and self.weights in ("", "none", "imagenet"):
-            object.__setattr__(self, "encoder", "resnet18")
-        if self.weights == "imagenet" and not self.encoder.startswith("keras.applications:"):
-            raise ValueError(
-                "--weights=imagenet is for --encoder=keras.applications:NAME; of a ResNet give a "
-                f"file of PyTorch's. Received: --encoder={self.encoder}"
-            )
+        self.settle_encoder()
         if self.keep == "auto":
             object.__setattr__(self, "keep", "best" if self.known else "last")
         if self.freeze_encoder_epochs >= self.epochs:
@@ -366,13 +376,6 @@ class Pretrain(
     def member(self):
         """The method's entry in the family."""
         return family.FAMILY[self.method]
-
-    @property
-    def known(self):
-        """Whether training starts from weights that are known, and not at random."""
-        return bool(self.weights or self.encoder.startswith("keras_hub:")) and (
-            self.weights != "none"
-        )
 
 
 @dataclass(frozen=True)
@@ -537,16 +540,28 @@ class Embed(EncoderInput):
 
 
 @dataclass(frozen=True)
-class Export(Common):
-    """Writes the encoder of a run's last checkpoint, finished or not."""
+class Export(Common, Encoder, Channels):
+    """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
 
-    run_dir: str = redefine(Common, "run_dir", help="Run folder to read (required).")
+    run_dir: str = redefine(
+        Common, "run_dir", help="Run folder to read; empty: the encoder that --weights names."
+    )
+    image_size: int = option(
+        224, "Side of the images of an encoder that is not a run's, in pixels.", minimum=1
+    )
+    eval_crop: float = option(
+        1.0, "Share of the short side that is looked at, likewise.", minimum=0
+    )
     output: str = option("", "Folder to write encoder/ and encoder.keras to (required).")
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.run_dir or not self.output:
-            raise ValueError("--run_dir and --output are required")
+        if not self.output or not (self.run_dir or self.known):
+            raise ValueError("--output is required, and --run_dir or the --weights of an encoder")
+        if self.stem == "auto":
+            object.__setattr__(self, "stem", "imagenet")
+        if not self.run_dir:
+            self.settle_encoder()
 
 
 @dataclass(frozen=True)

@@ -386,6 +386,20 @@ def test_export_writes_the_encoder_of_a_run_from_known_weights(ours, tmp_path):
     assert export.load_encoder(tmp_path / "out" / "encoder.keras").image_size == 16
 
 
+def test_known_weights_are_exported_as_they_are(ours, tmp_path, capsys):
+    folder, encoder = ours
+    out = ["export", f"--output={tmp_path / 'out'}"]
+    assert main([*out, f"--weights={folder}", "--image_size=24", "--eval_crop=0.9"]) == 0
+    loaded = export.load_encoder(tmp_path / "out" / "encoder.keras")
+    assert (loaded.image_size, loaded.eval_crop) == (24, 0.9)
+    images = RANDOM.integers(0, 256, (2, 24, 24, 3)).astype("uint8")
+    expected = encoders.resnet10((24, 24, 3), stem="cifar", width=4)
+    expected.set_weights(encoder.get_weights())
+    np.testing.assert_allclose(loaded(images), features(expected, images), rtol=1e-4)
+    assert main(out) == 2
+    assert "--run_dir or the --weights of an encoder" in capsys.readouterr().err
+
+
 def model_of(*flags):
     keras.utils.set_random_seed(0)
     cfg = parsed("--output_dim=8", "--predictor_hidden=4", "--epochs=4", *flags)
