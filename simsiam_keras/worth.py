@@ -74,7 +74,7 @@ def verdict(found, queries):
     name = name_of(found)
     after, at_random, plain = (found[f"{name}{end}"] for end in ("", "_random_init", "_pixels"))
     start = found.get(f"{name}_start")
-    others = {"the pixels": plain, "the random encoder": at_random}
+    others = {"the random encoder": at_random, "the pixels": plain}
     words = [f"{percent(at_random)} at random initialization", f"{percent(plain)} of the pixels"]
     if start is not None:
         others = {"the weights it started from": start, **others}
