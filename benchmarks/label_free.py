@@ -266,7 +266,7 @@ def draw(groups, path):
     figure.savefig(path, dpi=110)
 
 
-def report(groups, machine, verdict):
+def report(groups, machine):
     whole = {name: [run for run in runs if not collapsed(run)] for name, runs in groups.items()}
     counted = ", ".join(
         f"{name}: {len(runs)} ({len(whole[name])} not collapsed)" for name, runs in groups.items()
@@ -283,7 +283,7 @@ def report(groups, machine, verdict):
         "- Spearman's rank correlation, 1 where a measure orders runs or epochs as the labels do; "
         f"in brackets 95 % of {DRAWS:,} bootstrap samples of settings (the seeds of one stay "
         "together); `low` and `near 1`: of what is said to be better\n\n"
-        f"{verdict}\n"
+        "What follows is in [docs/label_free.md](../../docs/label_free.md).\n\n"
         "## Between runs: with linear accuracy, at the last epoch\n\n"
         f"{table(groups, of_runs)}\n"
         "## Between those that have not collapsed\n\n"
@@ -307,15 +307,13 @@ def report(groups, machine, verdict):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="saved_models/label_free", help="of label_free_runs")
-    parser.add_argument("--verdict", help="Markdown file of what follows from the numbers")
     parser.add_argument("--output", help="Markdown file to write, with a .png beside it")
     arguments = parser.parse_args()
     groups = {name: recorded(RESULTS / path / "runs.tar.xz") for name, path in RECORDED.items()} | {
         name: in_folder(Path(arguments.runs) / path) for name, path in NEW.items()
     }
     groups = {name: runs for name, runs in groups.items() if runs}
-    words = Path(arguments.verdict).read_text() if arguments.verdict else ""
-    common.publish(report(groups, common.machine(), words), arguments.output)
+    common.publish(report(groups, common.machine()), arguments.output)
     if arguments.output:
         draw(groups, Path(arguments.output).with_suffix(".png"))
 

@@ -40,12 +40,10 @@ SETS = {
             "simclr, crops of 0.9": f"{SIMCLR} --temperature=0.2 --min_crop=0.9",
             "simclr, batch 512": f"{SIMCLR} --temperature=0.2 --batch_size=512",
             "vicreg": f"{VICREG} --output_dim=256 --cov_coeff=1",
-            "vicreg, no covariance": f"{VICREG} --output_dim=256 --cov_coeff=0",
-            "swav": f"{SWAV} --sinkhorn_epsilon=0.03",
         },
     ),
     "digits": (
-        "--recipe=digits --min_crop=0.4 --stem=stride2 --epochs=24 --batch_size=64 --base_lr=0.2",
+        "--recipe=digits --min_crop=0.4 --stem=stride2 --epochs=12 --batch_size=64 --base_lr=0.2",
         {
             "simsiam": "--output_dim=512 --predictor_hidden=128",
             "simsiam, narrow": "--output_dim=64 --predictor_hidden=32",

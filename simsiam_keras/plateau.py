@@ -9,7 +9,11 @@ from simsiam_keras import distribute
 from simsiam_keras.quality import LABEL_FREE, points
 from simsiam_keras.verdicts import percent
 
-WORDS = {"knn_accuracy": "kNN", "mean_average_precision": "mean average precision of kNN"}
+WORDS = {
+    "knn_accuracy": "kNN",
+    "mean_average_precision": "mean average precision of kNN",
+    "z_std": "std·√d",
+}
 
 
 class Plateau(NamedTuple):
@@ -87,7 +91,7 @@ def sentence(found, patience, epochs, rate, peak):
     """
 
     def spelled(value):
-        return f"{abs(value):.1f}" if found.name == LABEL_FREE else percent(value)
+        return f"{abs(value):.3g}" if found.name == LABEL_FREE else percent(value)
 
     what = WORDS.get(found.name, found.name)
     return (
