@@ -48,7 +48,7 @@ class Cell:
             began: of the clock, when it began.
             **how: what was chosen.
         """
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         found = {
             "row": self.row,
             "labels_per_class": self.draw.per_class,
