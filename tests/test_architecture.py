@@ -45,7 +45,8 @@ LEVELS = [
     {"feeds"},
     {"build"},
     {"train"},
-    {"commands", "study", "few"},
+    {"commands", "study"},
+    {"few"},
     {"__main__", "__init__", "registration"},
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}

@@ -148,7 +148,8 @@ def linear_data(label):
 
 def test_test_labels_never_reach_a_linear_classifier(tmp_path):
     def measure(cell, label):
-        cells.linear(cell, linear_data(label), seed=0)
+        data = linear_data(label)
+        cells.linear(cell, logistic.scaling(data[0]), data, seed=0)
 
     assert set(right_for_each_label(measure, tmp_path / "a")) == {1}
 
