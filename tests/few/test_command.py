@@ -13,6 +13,7 @@ from simsiam_keras import cards, export
 from simsiam_keras.__main__ import main
 from simsiam_keras.few import cells, command, finetune, rows, table
 from tests.few import small
+from tests.test_backends import OTHERS, call
 
 QUICK = "--draws=2 --finetune_steps=2 --finetune_epochs=1 --finetune_batch=4".split()
 
@@ -121,6 +122,22 @@ def test_a_finished_one_is_not_repeated(made, capsys):
     run, data, _ = made
     assert worth(f"--encoder={run}", f"--dataset={data}", "--labels_per_class=1,2,5,9,all") == 2
     assert "holds a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+def test_other_backends_measure_the_same(made, backend, tmp_path):
+    """Frozen features to the image; networks learn too. HOG is left out without scikit-image."""
+    run, data, _ = made
+    flags = [*QUICK, f"--encoder={run}", f"--dataset={data}", "--labels_per_class=1,2,5,9,all"]
+    call(backend, "-m", "simsiam_keras", "worth", *flags, f"--run_dir={tmp_path / 'worth'}")
+    expected = {row["name"]: row["accuracy"] for row in read(run)["rows"]}
+    found = {row["name"]: row["accuracy"] for row in read(tmp_path)["rows"]}
+    assert {*found, rows.HOG} == {*expected}
+    for name in (rows.PIXELS, rows.START, rows.TRAINED):
+        for number, cell in expected[name].items():
+            assert found[name][number]["draws"] == pytest.approx(cell["draws"], abs=0.034), name
+    assert all(0 <= cell["mean"] <= 1 for cell in found[rows.SCRATCH].values())
 
 
 def test_an_interrupted_one_goes_on(tmp_path, capsys, monkeypatch):
