@@ -26,7 +26,7 @@ def worth(*flags):
 def made(tmp_path_factory):
     """A run folder with start weights after `worth`, and every start that a network was given."""
     folder = tmp_path_factory.mktemp("worth")
-    run = small.run_folder(folder / "run", seed=0, start=1)
+    run = small.run_folder(folder / "run", seed=50, start=77)
     data = small.data_set(folder / "data.npz")
     before = cards.digest(run / "encoder.keras")
     starts = []
@@ -206,7 +206,7 @@ def test_a_class_with_fewer_is_told(tmp_path):
     assert "5 per class: 1 class has fewer, and give all that there are" in text
 
 
-MULTI = np.eye(3, dtype="int64")[small.pictures(8, 0)[1]]
+MULTI = 1 - np.eye(3, dtype="int64")[small.pictures(8, 0)[1]]  # two labels for an image
 WRONG = {
     "several labels": (
         {
