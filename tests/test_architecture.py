@@ -58,7 +58,8 @@ LEVELS = [
     {"best", "feeds"},
     {"build"},
     {"train"},
-    {"commands", "study", "few"},
+    {"commands", "study"},
+    {"few"},
     {"__main__", "__init__", "registration"},
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}

@@ -22,13 +22,15 @@ def bar(what, total, done, console):
     Yields:
         A function of how many more there are.
     """
-    began = last = time.monotonic()
+    began = last = None
     first = done
 
     def line(more):
-        nonlocal done, last
+        nonlocal began, last, first, done
         done += more
         now = time.monotonic()
+        if began is None:  # the first one compiled
+            began, last, first = now, now, done
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last = now

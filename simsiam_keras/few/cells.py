@@ -48,7 +48,7 @@ class Cell:
             began: of the clock, when it began.
             **how: what was chosen.
         """
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         found = {
             "row": self.row,
             "labels_per_class": self.draw.per_class,
@@ -68,19 +68,20 @@ def right_of(measured):
     return np.array(list(measured["right"]), "int64")
 
 
-def linear(cell, data, seed):
+def linear(cell, scaled, data, seed):
     """Measures a linear classifier on frozen features.
 
     Args:
         cell: a `Cell`.
+        scaled: the `logistic.Scaling` of the training features.
         data: training features, their labels, test features, their labels.
         seed: of the choice of C.
     """
     began = time.perf_counter()
     train, train_labels, test, test_labels = data
-    scaled, rows = logistic.scaling(train), cell.draw.rows
+    rows = cell.draw.rows
     fitted = logistic.fit(scaled(train[rows]), train_labels[rows], seed)
-    right = fitted.predict(scaled(np.asarray(test))) == test_labels
+    right = fitted.predict(scaled(test)) == test_labels
     cell.keep(right, began, C=fitted.strength)
 
 

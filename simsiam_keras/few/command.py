@@ -48,7 +48,7 @@ def worth(cfg, console=None):
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     check(cfg, train_set, test_set)
     flip = _flip(cfg, path)
-    titles, left_out = rows.titles(encoder, train_set, cfg.finetune, start, hog.missing())
+    titles, left_out = rows.titles(train_set, cfg.finetune, start, hog.missing(), _trained(path))
     for title, why in left_out.items():
         say(f"{title}: left out, it {why}")
     folder = _folder(cfg, path)
@@ -167,6 +167,12 @@ def _flip(cfg, path):
     with reading(flags, "restore it, or say --flip=on or --flip=off"):
         recipe = flagfile.values(flags).get("recipe")
     return RECIPES[recipe].flip > 0 if recipe in RECIPES else True
+
+
+def _trained(path):
+    """What an encoder is called: only that of a run is known to come from self-supervision."""
+    of_a_run = path.name == ENCODER and path.with_name("flags.cfg").is_file()
+    return "after self-supervision" if of_a_run else "the encoder"
 
 
 def _folder(cfg, path):

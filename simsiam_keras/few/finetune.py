@@ -27,10 +27,11 @@ def random_like(encoder, seed):
     keras.utils.set_random_seed(seed)
     with devices.on_host():
         made = keras.models.clone_model(encoder)
-    pairs = zip(encoder._flatten_layers(), made._flatten_layers(), strict=True)
-    for old, new in pairs:
-        if isinstance(old, keras.layers.Normalization):
-            new.set_weights(old.get_weights())
+        pairs = zip(encoder._flatten_layers(), made._flatten_layers(), strict=True)
+        for old, new in pairs:
+            if isinstance(old, keras.layers.Normalization) and old.weights:
+                new.set_weights(old.get_weights())
+                new.finalize_state()  # it computes with what this makes of its weights
     return made
 
 
@@ -54,7 +55,7 @@ class Network:
     def __init__(self, encoder, classes, flip, min_crop, learn_statistics, batch_size, seed):
         self.batch_size, self.shape = batch_size, encoder.input_shape[1:]
         with devices.on_host():
-            self.encoder = keras.models.clone_model(encoder)
+            self.encoder = random_like(encoder, seed)
             self.encoder.trainable = True
             for layer in self.encoder._flatten_layers():
                 if isinstance(layer, keras.layers.BatchNormalization):

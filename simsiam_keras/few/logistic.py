@@ -12,6 +12,7 @@ FOLDS = 5
 LARGE = 2000  # labels, of which one fold tells enough
 _SMALL = 2e7  # numbers of a problem for which several threads of BLAS wait for each other
 _ITERATIONS = 200
+_PART = 1024  # rows that are read at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,10 +66,19 @@ def scaling(features):
     Returns:
         A `Scaling`.
     """
-    mean, std = features.mean(0, dtype="float64"), features.std(0, dtype="float64")
+    mean = _mean(features, lambda part: part)
+    std = np.sqrt(_mean(features, lambda part: (part - mean) ** 2))
     varies = std > 1e-6 * np.abs(mean)  # else it is rounding
     factor = np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(1, varies.sum()))
     return Scaling(mean.astype("float32"), factor.astype("float32"))
+
+
+def _mean(features, function):
+    """The mean over rows of a function of them, in the memory of a few."""
+    total = 0.0
+    for first in range(0, len(features), _PART):
+        total = total + function(features[first : first + _PART].astype("float64")).sum(0)
+    return total / len(features)
 
 
 def fit(features, labels, seed=0):

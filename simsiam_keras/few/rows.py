@@ -31,15 +31,15 @@ class Described:
         return self.encode(images)
 
 
-def titles(encoder, source, finetune, start, missing):
+def titles(source, finetune, start, missing, trained="after self-supervision"):
     """The rows in the table's order, `{name: title}`, and why some are left out, likewise.
 
     Args:
-        encoder: an `export.LoadedEncoder`.
         source: the training images.
         finetune: whether networks are trained.
         start: whether the weights that training began with are known.
         missing: why there is no HOG, or "".
+        trained: what the encoder is called.
 
     Returns:
         Two dicts.
@@ -49,9 +49,9 @@ def titles(encoder, source, finetune, start, missing):
         HOG: f"HOG, {hog_side(source)} px",
         RANDOM: "random encoder, linear",
         START: "start weights, linear",
-        TRAINED: "after self-supervision, linear",
+        TRAINED: f"{trained}, linear",
         START_FINETUNED: "start weights, fine-tuned",
-        FINETUNED: "after self-supervision, fine-tuned",
+        FINETUNED: f"{trained}, fine-tuned",
         SCRATCH: "trained from scratch",
     }
     left_out = {HOG: missing} if missing else {}

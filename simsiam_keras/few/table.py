@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from simsiam_keras.few import bars, cells, draws, finetune, images, rows
+from simsiam_keras.few import bars, cells, draws, finetune, images, logistic, rows
 
 # What the network of a row begins with.
 TRAINED_ON = {
@@ -97,8 +97,9 @@ class Table:
                     continue
                 data = first if row == linear[0] else self._of(row)
                 _refuse_changed(data, self.labels)
+                scaled = logistic.scaling(data[0])
                 for cell in cells_of:
-                    cells.linear(cell, data, self.cfg.seed)
+                    cells.linear(cell, scaled, data, self.cfg.seed)
                     advance(1)
                 self._say_row(row)
 
@@ -123,8 +124,12 @@ class Table:
 
     def _train(self, row, data, tuning, on_step):
         base = TRAINED_ON[row]
-        model = (self.start if base == rows.START else self.encoder).model
-        features = None if base == rows.SCRATCH else np.asarray(self._of(base)[0])
+        encoder = self.start if base == rows.START else self.encoder
+        model, features = encoder.model, None
+        if base != rows.SCRATCH:
+            size = self.cfg.batch_size
+            parts = [data[0][first : first + size] for first in range(0, len(data[0]), size)]
+            features = np.concatenate([encoder(np.asarray(part)) for part in parts])
         net = finetune.Network(
             model,
             classes=len(np.unique(self.labels)),
