@@ -283,8 +283,6 @@ def report(groups, machine):
         "- Spearman's rank correlation, 1 where a measure orders runs or epochs as the labels do; "
         f"in brackets 95 % of {DRAWS:,} bootstrap samples of settings (the seeds of one stay "
         "together); `low` and `near 1`: of what is said to be better\n\n"
-        "The rows of the new runs, `label_free.tar.xz`, have LiDAR and alpha-ReQ of every second "
-        "epoch, computed from outputs that were saved then, of other views than the other measures. "
         "What follows is in [docs/label_free.md](../../docs/label_free.md).\n\n"
         "## Between runs: with linear accuracy, at the last epoch\n\n"
         f"{table(groups, of_runs)}\n"
