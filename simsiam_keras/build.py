@@ -251,6 +251,8 @@ def recipe(cfg):
         made = dataclasses.replace(made, size=cfg.image_size)
     if cfg.min_crop:
         made = dataclasses.replace(made, crop_area=(cfg.min_crop, made.crop_area[1]))
+    if cfg.eval_crop:
+        made = dataclasses.replace(made, eval_crop=cfg.eval_crop)
     if cfg.color_strength != 1:
         made = weaker_colors(made, cfg.color_strength)
     if cfg.small_views:

@@ -104,6 +104,12 @@ class Views:
     min_crop: float = option(
         0.0, "Smallest crop as a share of the area; 0: the recipe's.", minimum=0
     )
+    eval_crop: float = option(
+        0.0,
+        "Share of the short side that is looked at where features are made; 0: the recipe's, .875 "
+        "of imagenet, otherwise 1.",
+        minimum=0,
+    )
     color_strength: float = option(
         1.0,
         "Strengths of the colour jitter and share of grey views, as a share of the recipe's: lower "

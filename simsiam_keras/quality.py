@@ -29,17 +29,18 @@ def quality(row):
 def choice(row):
     """What an epoch's encoder is chosen by; higher is better.
 
-    With labels that is kNN within the bank, so that no query has chosen what is measured by it;
-    where a fifth of the bank are the queries, there is nothing else than these.
+    That is kNN within the bank, so that no query has chosen what is measured by it; where a fifth
+    of the bank are the queries, there is nothing else than these. Without labels nothing is chosen,
+    as within a run no measure tells which epoch is best: benchmarks/results/label_free.md.
 
     Args:
         row: a row of metrics.jsonl.
 
     Returns:
-        A float, or None where nothing was measured.
+        A float, or None where kNN was not measured.
     """
     found = [row[name] for name in (CHOICE, *KNN) if is_number(row.get(name))]
-    return found[0] if found else quality(row)
+    return found[0] if found else None
 
 
 def points(rows):

@@ -73,6 +73,11 @@ def pretrain(parts, run_dir, console):
         monitors.knn_measure, encode, parts.recipe, probe, choice=parts.keep == "best"
     )
     before = callbacks.row(0, 0, {})
+    if parts.keep == "best" and not probe:
+        say(
+            "Without labels no measure tells which epoch is best, so the last one's encoder is "
+            "left; a few labelled images (--probe_dataset) would tell."
+        )
     if probe and not resumed:
         before = _measured_before(parts, measure())
     with distribute.alone():

@@ -38,3 +38,13 @@ def test_imagenet_recipe_takes_two_steps_on_a_generated_folder(tmp_path):
     argv = ["pretrain", card, *flags, "--warmup_epochs=0", f"--run_dir={tmp_path / 'run'}"]
     assert main(argv) == 0
     assert np.isfinite(read_json(tmp_path / "run" / "result.json")["loss"])
+
+
+def test_flags_change_a_recipe_as_they_say():
+    flags = ["--recipe=imagenet", "--color_strength=0.25", "--eval_crop=1"]
+    made = build.recipe(config.parse("pretrain", flags))
+    assert made.jitter == (0.1, 0.1, 0.1, 0.025) and made.grayscale == 0.05
+    assert (made.jitter_probability, made.blur, made.eval_crop) == (0.8, 0.5, 1.0)
+    assert build.recipe(config.parse("pretrain", ["--recipe=imagenet"])).eval_crop == 0.875
+    with pytest.raises(ValueError, match="hue"):
+        build.recipe(config.parse("pretrain", ["--color_strength=6"]))
