@@ -1,5 +1,6 @@
 """The encoder of the best epoch so far, kept until the run has ended."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -14,15 +15,19 @@ NAME = "best.npz"
 class Keeper(keras.callbacks.Callback):
     """Keeps the encoder of the epoch that `quality.choice` finds best.
 
+    The start stays unless an epoch exceeds it by more than one standard error of its share,
+    `sqrt(c (1 - c) / n)`: training has to show that it helped.
+
     Args:
         run_dir: the run folder.
         rows: the rows so far; the last one is the epoch's.
         epoch: epochs completed; what was kept later is passed over, as it is trained anew.
+        images: n, how many images choose.
     """
 
-    def __init__(self, run_dir, rows, epoch):
+    def __init__(self, run_dir, rows, epoch, images):
         super().__init__()
-        self.run_dir, self.rows = run_dir, rows
+        self.run_dir, self.rows, self.images = run_dir, rows, images
         self.value = value_of(run_dir, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -31,6 +36,8 @@ class Keeper(keras.callbacks.Callback):
     def look(self, encoder, row):
         """Keeps an encoder if its row is better than all before."""
         value = choice(row)
+        if value is not None and row["epoch"] == 0:
+            value += math.sqrt(value * (1 - value) / self.images)
         if value is not None and (self.value is None or value > self.value):
             save(self.run_dir, encoder, row["epoch"], value)
             self.value = value

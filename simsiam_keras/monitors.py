@@ -1,9 +1,12 @@
 """What looks at a model while it trains: nearest neighbours, and measures of collapse."""
 
 import dataclasses
+import math
+import warnings
 
 import keras
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 from simsiam_keras import distribute, evaluation
 from simsiam_keras.evaluation import collapse, encoded, knn, linear, precision
@@ -12,6 +15,7 @@ from simsiam_keras.quality import CHOICE
 HELD_OUT = 0.2  # of a labelled set without a test split
 PIXEL_BYTES = 2**29  # of all pixels that are compared as they are, in float32
 FIFTH = "a fifth held out"
+CHOSEN_BY = 5_000  # images of the bank that say which epoch is best, at the least if it has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,7 @@ def knn_measure(encode, recipe, probe, choice=False):
         encode: function of uint8 images to features.
         recipe: the augmentation recipe, of the images' size.
         probe: a `Probe`.
-        choice: add `CHOICE`, the same of a fifth of the bank, where there are queries beside it.
+        choice: add `CHOICE`, the same of the bank by itself, where there are queries beside it.
 
     Returns:
         `{"knn_accuracy": float}`, or of several labels `{"mean_average_precision": float}`.
@@ -142,12 +146,37 @@ def knn_measure(encode, recipe, probe, choice=False):
 
 
 def _choice(bank, labels, probe):
-    """What `--keep=best` goes by: a fifth of the bank by the rest, so that no query chooses."""
-    kept, rest = held_out(labels)
-    k = knn.chosen_k(probe.k, labels[kept])
-    parts = (bank[kept], labels[kept], bank[rest], labels[rest])
-    ((_, value),) = knn.knn_measure(*parts, k, probe.temperature).items()
-    return {CHOICE: value}
+    """What `--keep=best` goes by: kNN of parts of the bank by its rest, no query choosing."""
+    values, sizes = [], []
+    for kept, rest in _parts(labels):
+        k = knn.chosen_k(probe.k, labels[kept])
+        part = (bank[kept], labels[kept], bank[rest], labels[rest])
+        ((_, value),) = knn.knn_measure(*part, k, probe.temperature).items()
+        values.append(value)
+        sizes.append(len(rest))
+    return {CHOICE: float(np.average(values, weights=sizes))}
+
+
+def _parts(labels):
+    """`(rest, part)` of fifths of the bank, each class divided alike: as many as `CHOSEN_BY` asks.
+
+    All of them are asked for but in a large bank: the more images choose, the less does chance.
+    """
+    folds = StratifiedKFold(round(1 / HELD_OUT), shuffle=True, random_state=0)
+    strata = precision.strata(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer images than parts
+        folds = list(folds.split(strata, strata))
+    asked = max(1, math.ceil(CHOSEN_BY * len(folds) / len(labels)))
+    return folds[: min(asked, len(folds))]
+
+
+def choosing(probe):
+    """How many images say which epoch is best."""
+    if probe.queries is None:
+        return queries_of(probe)
+    labels = probe.bank.labels[probe.bank.rows()]
+    return sum(len(rest) for _, rest in _parts(labels))
 
 
 def pixels_measure(recipe, probe):

@@ -179,8 +179,9 @@ class Start:
     )
     keep: str = option(
         "auto",
-        "Which epoch's encoder the run leaves: `last`, or the `best` by kNN on a fifth of the "
-        "bank, of whose labels no test is made; `auto`: best from known weights, otherwise last.",
+        "Which epoch's encoder the run leaves: `last`, or the `best` by kNN within the bank, no "
+        "test image choosing, and the start unless one exceeds it by more than its noise; `auto`: "
+        "best from known weights, otherwise last.",
         choices=("auto", "best", "last"),
     )
 

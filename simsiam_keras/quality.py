@@ -6,7 +6,7 @@ from simsiam_keras.verdicts import KNN, is_number
 # Of ten measures the only one that went with accuracy in each set of runs, and never far; see
 # benchmarks/results/label_free.md: it tells bad runs from good ones, and epochs hardly at all.
 LABEL_FREE, DIRECTION = "z_std", 1
-CHOICE = "knn_of_the_bank"  # kNN of a fifth of the bank by the rest
+CHOICE = "knn_of_the_bank"  # kNN of fifths of the bank by its rest
 
 
 def quality(row):

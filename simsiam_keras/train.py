@@ -110,8 +110,9 @@ def pretrain(parts, run_dir, console):
             write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
             keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
             watches += [callbacks.Record(run_dir, writer, rows), keeper]
-            if parts.keep == "best":
-                watches.append(best.Keeper(run_dir, rows, clock.position.epoch))
+            if parts.keep == "best" and probe:
+                n = monitors.choosing(probe)
+                watches.append(best.Keeper(run_dir, rows, clock.position.epoch, n))
                 if not resumed:
                     watches[-1].look(monitored.encoder, before)
         total = parts.epochs * parts.steps

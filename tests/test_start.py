@@ -8,8 +8,20 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import backbones, build, config, encoders, export, start, torch_weights
+from simsiam_keras import (
+    backbones,
+    best,
+    build,
+    config,
+    encoders,
+    export,
+    monitors,
+    start,
+    torch_weights,
+)
 from simsiam_keras.__main__ import main
+from simsiam_keras.data import sources
+from simsiam_keras.evaluation import knn
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (4, 16, 16, 3)).astype("float32")
@@ -464,3 +476,35 @@ def test_frozen_batch_normalization_keeps_its_statistics(ours):
         model.train_on_batch(views(model))
         after = [keras.ops.convert_to_numpy(v) for v in norm.variables]
         assert all(map(np.array_equal, before, after)) == kept
+
+
+def test_the_start_is_left_unless_an_epoch_exceeds_its_noise(tmp_path):
+    """Of 400 images one standard error of 0.8 is 0.02."""
+    encoder = encoders.resnet10((16, 16, 3), stem="cifar", width=4)
+    for values, kept in (((0.8, 0.815, 0.81), 0), ((0.8, 0.83, 0.825), 1), ((0.8, 0.79, 0.84), 2)):
+        rows = []
+        keeper = best.Keeper(tmp_path, rows, -1, images=400)
+        for epoch, value in enumerate(values):
+            rows.append({"epoch": epoch, "knn_of_the_bank": value, "knn_accuracy": 1 - value})
+            keeper.look(encoder, rows[-1])
+        assert best.restore(tmp_path, encoder) == kept
+
+
+def test_epochs_are_chosen_by_all_of_a_small_bank_and_by_no_query():
+    labels = np.arange(100) % 4
+    features = np.eye(4)[labels] + RANDOM.normal(0, 0.5, (100, 4))
+    bank = sources.ArraySource("a", np.zeros((100, 2, 2, 3), "uint8"), labels)
+    probe = monitors.Probe(bank, bank, "test", 5, 0.1)
+    right = 0
+    for kept, rest in monitors._parts(labels):
+        predicted = knn.knn_predict(features[kept], labels[kept], features[rest], 5, 0.1)
+        right += (predicted == labels[rest]).sum()
+        assert not set(kept) & set(rest)
+    assert monitors.choosing(probe) == 100
+    assert monitors._choice(features, labels, probe) == {"knn_of_the_bank": right / 100}
+    assert 0.3 < right / 100 < 1
+
+
+def test_a_large_bank_chooses_by_a_part_of_it(monkeypatch):
+    monkeypatch.setattr(monitors, "CHOSEN_BY", 30)
+    assert [len(rest) for _, rest in monitors._parts(np.arange(100) % 4)] == [20, 20]
