@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_keras import build, config, encoders, export, plots
+from simsiam_keras import config, encoders, export, plots, start
 from simsiam_keras.__main__ import main
 from tests.faults import small
 
@@ -104,14 +104,14 @@ def test_a_saved_model_takes_images_of_many_channels(tmp_path):
 @pytest.mark.parametrize("name", encoders.ENCODERS)
 def test_encoders_take_any_channels(name):
     cfg = config.make("pretrain", encoder=name, width=4, channels=13)
-    made = build.encoder(cfg, SIDE)
+    made = start.architecture(cfg, SIDE)
     assert made.input_shape == (None, SIDE, SIDE, 13)
 
 
 def test_keras_applications_have_three():
     cfg = config.make("pretrain", encoder="keras.applications:MobileNetV2", channels=4)
     with pytest.raises(ValueError, match="models of 3 channels; .* or --channels=3"):
-        build.encoder(cfg, 32)
+        start.architecture(cfg, 32)
 
 
 def test_other_images_than_the_encoder_takes_are_refused_in_a_sentence(tmp_path, capsys):

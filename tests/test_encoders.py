@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras import encoders
+from simsiam_keras import encoders, start
 from tests import oracle
 from tests.tiny import noise, numpy, pixels, randomized
 
@@ -298,10 +298,10 @@ def test_errors(arguments, match):
     [({"encoder": "twin", "width": 3}, 12), ({"encoder": "resnet10", "width": 3}, 24)],
 )
 def test_flags_build_the_encoder_they_name(flags, features):
-    from simsiam_keras import build, config
+    from simsiam_keras import config
 
     cfg = config.make("pretrain", stem="cifar", zero_init_residual=True, **flags)
-    model = build.encoder(cfg, 4)
+    model = start.architecture(cfg, 4)
     assert model.output_shape == (None, features)
     gammas = [w for w in model.trainable_variables if w.path.endswith("b_norm/gamma")]
     assert all(np.all(numpy(w) == 0) for w in gammas)

@@ -46,5 +46,5 @@ def test_flags_change_a_recipe_as_they_say():
     assert made.jitter == (0.1, 0.1, 0.1, 0.025) and made.grayscale == 0.05
     assert (made.jitter_probability, made.blur, made.eval_crop) == (0.8, 0.5, 1.0)
     assert build.recipe(config.parse("pretrain", ["--recipe=imagenet"])).eval_crop == 0.875
-    with pytest.raises(ValueError, match="hue"):
+    with pytest.raises(ValueError, match="`grayscale` must be within"):
         build.recipe(config.parse("pretrain", ["--color_strength=6"]))
