@@ -196,15 +196,11 @@ ENCODERS = {
 }
 
 
-def statistics(channels):
-    """Mean and variance of each channel, by which images are normalized: two lists."""
-    mean, std = (MEAN, STD) if channels == 3 else ((127.5,) * channels, (64.0,) * channels)
-    return list(mean), [s * s for s in std]
-
-
 def _normalization(channels):
-    mean, variance = statistics(channels)
-    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
+    mean, std = (MEAN, STD) if channels == 3 else ((127.5,) * channels, (64.0,) * channels)
+    return keras.layers.Normalization(
+        mean=mean, variance=[s * s for s in std], name="normalization"
+    )
 
 
 def _basic_block(x, width, stride, zero_init, name):

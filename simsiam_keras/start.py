@@ -173,7 +173,7 @@ def reshaped(model, shape, name="the encoder"):
         ValueError: if it is for one size, or for one number of channels.
     """
     old = model.input_shape[1:]
-    if old[-1] != shape[-1] and not _own(model):
+    if old[-1] != shape[-1] and not _begins_with_convolution(model):
         raise ValueError(
             f"{name} is for images of {old[-1]} channels; take --channels={old[-1]}. Received: "
             f"--channels={shape[-1]}"
@@ -181,7 +181,7 @@ def reshaped(model, shape, name="the encoder"):
     try:
         made = keras.Model.from_config(_reshaped(model.get_config(), list(old), list(shape)))
         fits = all(
-            a.shape == b.shape or i == 0 and _own(model)
+            a.shape == b.shape or i == 0 and _begins_with_convolution(model)
             for i, (a, b) in enumerate(zip(made.variables, model.variables, strict=True))
         )
     except Exception:  # whatever its layers raise
@@ -211,15 +211,19 @@ def _reshaped(config, old, new):
     if config.get("class_name") == "InputLayer" and list(inner["batch_shape"][1:]) == old:
         inner["batch_shape"] = [None, *new]
     if config.get("class_name") == "Normalization" and old[-1] != new[-1]:
-        inner["mean"], inner["variance"] = encoders.statistics(new[-1])
+        for name in ("mean", "variance"):
+            inner[name] = [float(np.mean(inner[name]))] * new[-1]
     return config
 
 
-def _own(model):
-    """Whether a model is one of `encoders.resnet`, whose first layers we know."""
-    return [layer.name for layer in model.layers[1:2]] == ["normalization"] and any(
-        layer.name == "stem_conv" for layer in model.layers
-    )
+def _begins_with_convolution(model):
+    """Whether a model begins with a convolution of images that are normalized, as ours do.
+
+    Its kernel is then the first weight, and the only one that depends on the number of channels.
+    """
+    before = (keras.layers.InputLayer, keras.layers.Normalization, keras.layers.ZeroPadding2D)
+    first = next((layer for layer in model.layers if not isinstance(layer, before)), None)
+    return type(first) is keras.layers.Conv2D and model.variables[0] is first.kernel
 
 
 def _assign(encoder, other, name):
@@ -228,7 +232,13 @@ def _assign(encoder, other, name):
     values = [keras.ops.convert_to_numpy(v) for v in other.variables]
     theirs = [value.shape for value in values]
     first = encoder.input_shape[-1]
-    if mine and theirs and mine[0] != theirs[0] and mine[1:] == theirs[1:] and _own(encoder):
+    if (
+        mine
+        and theirs
+        and mine[0] != theirs[0]
+        and mine[1:] == theirs[1:]
+        and _begins_with_convolution(encoder)
+    ):
         values[0] = in_channels(values[0], first)
         theirs[0] = values[0].shape
     if mine != theirs:

@@ -110,6 +110,22 @@ def test_other_channels_answer_as_before_where_all_are_alike(ours, channels):
     assert np.abs(np.subtract(answer(repeated), answer(old))).max() > 0.01
 
 
+def test_grey_pictures_are_seen_as_they_were(ours):
+    folder, encoder = ours
+    grey = RANDOM.integers(0, 256, (4, 16, 16, 1)).astype("float32")
+    made, _ = started(f"--weights={folder}", "--channels=1")
+    mean = keras.ops.convert_to_numpy(made.get_layer("normalization").mean)
+    np.testing.assert_allclose(mean, np.mean(encoders.MEAN), rtol=1e-6)
+    close = features(encoder, np.repeat(grey, 3, -1))
+    assert np.abs(features(made, grey) - close).mean() < 0.1 * close.std()
+
+
+def test_other_encoders_keep_their_channels(tmp_path):
+    export.save_encoder(encoders.application("MobileNetV3Small", (32, 32, 3)), tmp_path / "e")
+    with pytest.raises(ValueError, match="is for images of 3 channels; take --channels=3"):
+        start.architecture(parsed(f"--weights={tmp_path / 'e'}", "--channels=1"), 32)
+
+
 def test_weights_alone_want_their_architecture(ours, tmp_path):
     _, encoder = ours
     path = tmp_path / "x.weights.h5"
