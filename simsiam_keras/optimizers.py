@@ -241,7 +241,7 @@ class Rates(keras.optimizers.MultiOptimizer):
     def apply(self, grads, trainable_variables=None):
         if trainable_variables is not None:
             pairs = zip(grads, trainable_variables, strict=True)
-            grads = [ops.zeros_like(v) if g is None else g for g, v in pairs]
+            grads = [ops.zeros(v.shape, v.dtype) if g is None else g for g, v in pairs]
         return super().apply(grads, trainable_variables)
 
 

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import subprocess
 import sys
 
 import keras
@@ -22,6 +24,8 @@ from simsiam_keras import (
 from simsiam_keras.__main__ import main
 from simsiam_keras.data import sources
 from simsiam_keras.evaluation import knn
+from tests.conftest import ROOT
+from tests.test_backends import OTHERS, PYTHON
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (4, 16, 16, 3)).astype("float32")
@@ -481,6 +485,36 @@ def test_a_frozen_encoder_is_left_alone_while_its_heads_learn(ours):
     model.encoder_frozen, model.train_function = False, None  # step 2, the first of epoch 2
     encoder, heads = moved(model)
     assert np.abs(encoder).max() > 1e-6 and np.abs(heads).max() > 1e-6
+
+
+FREEZE = """
+import numpy as np, keras
+from simsiam_keras import build, config
+flags = ["--recipe=digits", "--width=4", "--encoder=resnet10", "--output_dim=8", "--epochs=3",
+         "--predictor_hidden=4", "--freeze_encoder_epochs=1", "--base_lr=1"]
+cfg = config.parse("pretrain", flags)
+model, _ = build.model(cfg, build.recipe(cfg), steps=2)
+views = tuple(np.random.default_rng(i).integers(0, 256, (8, 16, 16, 3)).astype("uint8")
+              for i in range(2))
+def moved():
+    kernel = model.encoder.get_layer("stem_conv").kernel
+    before = keras.ops.convert_to_numpy(kernel).copy()
+    model.train_on_batch(views)
+    return bool(np.abs(keras.ops.convert_to_numpy(kernel) - before).max() > 1e-6)
+model.encoder_frozen = True
+found = [moved(), moved()]
+model.encoder_frozen, model.train_function = False, None
+print(found + [moved()])
+"""
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_the_other_backends_leave_a_frozen_encoder_alone(backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [PYTHON[backend], "-c", FREEZE], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip().endswith("[False, False, True]"), done.stderr
 
 
 def test_frozen_batch_normalization_keeps_its_statistics(ours):

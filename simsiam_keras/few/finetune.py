@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from simsiam_keras import devices
 from simsiam_keras.augment.device import Views
@@ -92,7 +91,7 @@ class Network:
         self.head.set_weights([kernel, bias])
         self.views.step.assign(0)
         for variable in self.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(np.zeros(variable.shape, variable.dtype))
         order = _orders(len(images), np.random.default_rng(seed), self.batch_size)
         for step in range(steps):
             self.optimizer.learning_rate = rate * (1 + np.cos(np.pi * step / steps)) / 2
