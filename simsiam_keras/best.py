@@ -1,4 +1,4 @@
-"""The encoder of the best epoch so far, kept until the run has ended."""
+"""The encoder of the best epoch so far, of which the run leaves one."""
 
 import math
 from pathlib import Path

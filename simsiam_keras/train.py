@@ -240,7 +240,6 @@ def _finish(parts, run_dir, rows, began, say, stopped):
         result["verdict"] = worth.verdict(measured, rows[0]["knn_queries"])
         say(result["verdict"])
     runs.write_json(run_dir / "result.json", {**result, "without_row": without})
-    (run_dir / best.NAME).unlink(missing_ok=True)  # it is the encoder now
     return {**result, "run_dir": str(run_dir)}
 
 

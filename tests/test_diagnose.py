@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 import string
 import subprocess
 import sys
@@ -358,4 +359,6 @@ def test_a_rate_far_too_high_is_a_collapse_that_std_does_not_show(tmp_path):
 @pytest.mark.slow
 def test_a_healthy_run_is_said_to_be(tmp_path):
     shown = pretrain_and_ask(tmp_path / "run", "--epochs=40")
-    assert "collapsed" not in shown and "diverged" not in shown and "not learning" not in shown
+    verdict = re.search(r"verdict *│ ([^│]*?) *│", shown)[1]
+    # After so few epochs the pixels of the digits are better, which is no fault of the training.
+    assert verdict in ("healthy", "worse than the pixels"), shown

@@ -231,6 +231,8 @@ SMALL = {
     "compare": [*ONE_EPOCH, "--seeds=1", "--linear=false", "--methods=simsiam,byol", "--jobs=2"],
     "study": [*ONE_EPOCH, "--seeds=1", "--linear=false", "--jobs=2"],
 }
+# What is downloaded, and what is made of it.
+FETCHED = ("keras_hub:", "keras.applications:", "saved_models/imagenet")
 LONG = ("--study=all", "--run_dir=saved_models/two")  # dozens of runs; two machines
 # The commands of the cards in flags/ are of the same kinds, and checked word by word above.
 RUN = [
@@ -275,6 +277,8 @@ def run(command, *flags):
     """Runs a command, made small, where this machine can; whether it did."""
     cfg = config.parse(command, [flag for flag in flags if flag != "--help"])
     if getattr(cfg, "dataset", "digits") not in LOCAL or not Path(PYTHON[cfg.backend]).exists():
+        return False
+    if str(getattr(cfg, "encoder", "")).startswith(FETCHED):
         return False
     small = [*flags, *SMALL.get(command, ())]
     if cfg.backend == "tensorflow":
