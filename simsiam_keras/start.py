@@ -13,6 +13,7 @@ from simsiam_keras.errors import sentence
 IMAGENET = "imagenet"
 HUB, APPLICATIONS = "keras_hub", "keras.applications"
 H5 = ".weights.h5"
+FILE = "start.keras"  # in a run folder, the encoder as training began from known weights
 
 
 def architecture(cfg, size):

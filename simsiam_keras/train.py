@@ -26,12 +26,11 @@ from simsiam_keras import (
     preflight,
     progress,
     runs,
+    start,
     worth,
 )
 from simsiam_keras.data.base import told_by
 from simsiam_keras.errors import sentence, writing
-
-START = "start.keras"  # the known weights that training started from
 
 
 def pretrain(parts, run_dir, console):
@@ -109,12 +108,14 @@ def pretrain(parts, run_dir, console):
                 rows += _begin(parts, run_dir, writer, before, say)
             write = functools.partial(checkpoints.save, run_dir, rows=rows, run=parts.identity)
             keeper = callbacks.Checkpoint(write, clock, parts.checkpoint_every, parts.epochs)
-            watches += [callbacks.Record(run_dir, writer, rows), keeper]
+            watches.append(callbacks.Record(run_dir, writer, rows))
             if parts.keep == "best" and probe:
+                # Before the checkpoint: a run that goes on after that one does not look again.
                 n = monitors.choosing(probe)
                 watches.append(best.Keeper(run_dir, rows, clock.position.epoch, n))
                 if not resumed:
                     watches[-1].look(monitored.encoder, before)
+            watches.append(keeper)
         total = parts.epochs * parts.steps
         watches += [
             preflight.Stopwatch(total, parts.flags, parts.recipe.size, say),
@@ -187,8 +188,8 @@ def _begin(parts, run_dir, board, before, say):
         The rows before training: kNN of the start, or none.
     """
     if parts.known:
-        with writing(run_dir / START):
-            _encoder_of(parts).save(run_dir / START)
+        with writing(run_dir / start.FILE):
+            _encoder_of(parts).save(run_dir / start.FILE)
     board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
     with distribute.alone():
         grid = parts.preview(pairs=16)

@@ -14,6 +14,7 @@ from simsiam_keras import (
     backbones,
     best,
     build,
+    checkpoints,
     config,
     encoders,
     export,
@@ -381,6 +382,25 @@ def test_training_that_harms_leaves_the_start(tmp_path):
     last, result = trained(tmp_path, *flags, *harm, "--keep=last")
     assert result["knn_accuracy"] == result["knn_accuracy_last"]
     assert np.abs(export.load_encoder(last / "encoder.keras")(images) - loaded(images)).max() > 0.1
+
+
+def test_an_epoch_is_looked_at_before_its_checkpoint(ours, tmp_path, monkeypatch):
+    """A run that goes on after the checkpoint would never look at it again."""
+    order, look, save = [], best.Keeper.look, checkpoints.save
+
+    def looked(self, encoder, row):
+        order.append(("best", row["epoch"]))
+        look(self, encoder, row)
+
+    def saved(run_dir, model, position, **more):
+        order.append(("checkpoint", position.epoch))
+        return save(run_dir, model, position, **more)
+
+    monkeypatch.setattr(best.Keeper, "look", looked)
+    monkeypatch.setattr(checkpoints, "save", saved)
+    trained(tmp_path, f"--weights={ours[0]}", "--image_size=16", "--epochs=2")
+    expected = [("best", 0), ("best", 1), ("checkpoint", 1), ("best", 2), ("checkpoint", 2)]
+    assert order == expected
 
 
 def test_other_weights_are_another_run(ours, tmp_path, capsys):

@@ -17,8 +17,9 @@ from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import hog
 from simsiam_keras.few import cells, draws, report, rows
 from simsiam_keras.few.table import Table
+from simsiam_keras.start import FILE
 
-ENCODER, START = "encoder.keras", "start.keras"
+ENCODER = "encoder.keras"
 # What may be asked for otherwise of cells that are there.
 FREE = {"labels_per_class", "draws", "finetune", "batch_size", "trust_encoder"}
 
@@ -145,9 +146,9 @@ def _tuning(cfg):
 
 
 def _start(path, encoder, trust):
-    if not path.with_name(START).is_file() or path.name != ENCODER:
+    if not path.with_name(FILE).is_file() or path.name != ENCODER:
         return None
-    start = export.load_encoder(path.with_name(START), trust)
+    start = export.load_encoder(path.with_name(FILE), trust)
     if (start.image_size, start.channels) != (encoder.image_size, encoder.channels):
         raise ValueError(
             f"{start.path} takes other images than {path} (side {start.image_size} and "

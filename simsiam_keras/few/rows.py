@@ -3,12 +3,9 @@
 import dataclasses
 import math
 
-import numpy as np
-
 from simsiam_keras.evaluation import encoded, hog
 from simsiam_keras.few.finetune import random_like
 
-PIXEL_SIDE = 32  # px, at which raw pixels are compared
 PIXELS, HOG, RANDOM, START, TRAINED = "pixels", "hog", "random", "start", "trained"
 START_FINETUNED, FINETUNED, SCRATCH = "start_finetuned", "finetuned", "scratch"
 
@@ -78,7 +75,7 @@ def features(name, encoder, start, source, seed):
     """
     crop = encoder.eval_crop
     if name == PIXELS:
-        return Described(pixel_side(source), crop, _pixels)
+        return Described(pixel_side(source), crop, encoded.flat)
     if name == HOG:
         return Described(hog_side(source), crop, hog.hog)
     if name == RANDOM:
@@ -97,13 +94,9 @@ def of_both(described, train_set, test_set, batch_size, run_dir, console):
     )
 
 
-def _pixels(images):
-    return np.asarray(images, "float32").reshape(len(images), -1) / 255
-
-
 def pixel_side(source):
     """Side in pixels of the images whose pixels are compared: 32, or theirs where all have less."""
-    return min(PIXEL_SIDE, *_sides(source))
+    return min(encoded.PIXEL_SIDE, *_sides(source))
 
 
 def hog_side(source):
