@@ -51,6 +51,7 @@ class Parts:
         enter: function of an epoch that readies the model for it and those like it.
         pairs: function without arguments to the views that are measured for collapse.
         preview: function of a number of images to a picture of their views.
+        many_pairs: function of a number of images to batches of pairs of views of so many.
         epochs: passes over the images.
         steps: optimizer calls in an epoch.
         batch_size: images in one of them.
@@ -60,6 +61,7 @@ class Parts:
         checkpoint_every: epochs between checkpoints.
         known: whether the encoder starts from known weights.
         keep: "best" or "last", the epoch whose encoder is left.
+        view_whitening: shrinkage of the encoder's last layer; 0: it has none.
         stop_on_collapse: whether a collapse ends the run.
         patience: measurements without a rise that end the run; None: whatever they say.
     """
@@ -80,6 +82,7 @@ class Parts:
     enter: Callable
     pairs: Callable
     preview: Callable
+    many_pairs: Callable
     epochs: int
     steps: int
     batch_size: int
@@ -89,6 +92,7 @@ class Parts:
     checkpoint_every: int
     known: bool
     keep: str
+    view_whitening: float
     stop_on_collapse: bool
     patience: int | None
 
@@ -171,6 +175,7 @@ def parts(cfg, say):
         enter=functools.partial(feeds.enter, cfg, augmentation, trained, kept is not None),
         pairs=functools.partial(views.sample_pairs, cfg, augmentation, images, views.PAIRS),
         preview=functools.partial(views.preview, cfg, augmentation, images),
+        many_pairs=functools.partial(views.many_pairs, cfg, augmentation, images),
         epochs=cfg.epochs,
         steps=steps,
         batch_size=batch_size,
@@ -180,6 +185,7 @@ def parts(cfg, say):
         checkpoint_every=cfg.checkpoint_every,
         known=cfg.known,
         keep=cfg.keep,
+        view_whitening=cfg.view_whitening,
         stop_on_collapse=cfg.stop_on_collapse,
         patience=cfg.patience if cfg.stop_when == "plateau" else None,
     )

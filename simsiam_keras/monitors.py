@@ -80,6 +80,11 @@ def encoder_of(monitored):
     return encode
 
 
+def encode_with(encoder):
+    """As `encoder_of`, of an encoder that is on one device of this process."""
+    return encoder_of(Monitored(encoder, None, lambda: None))
+
+
 def features(encode, recipe, source):
     """The features of the images of a source, float32 `[n, d]`."""
     return evaluation.features(encode, source, recipe.size, recipe.eval_crop, batch_size=2048)

@@ -291,6 +291,13 @@ class Monitors:
         minimum=0,
     )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+    view_whitening: float = option(
+        0.0,
+        "End the encoder with a linear layer by which directions count less where the views of one "
+        "image differ; the smaller, the stronger: 0.3 is mild, 0 leaves it out. With --keep=best "
+        "it stays only where kNN is no worse for it.",
+        minimum=0,
+    )
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
     stop_when: str = option(
         "never",

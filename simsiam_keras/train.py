@@ -27,10 +27,12 @@ from simsiam_keras import (
     progress,
     runs,
     start,
+    whitening,
     worth,
 )
 from simsiam_keras.data.base import told_by
 from simsiam_keras.errors import sentence, writing
+from simsiam_keras.quality import choice
 
 
 def pretrain(parts, run_dir, console):
@@ -216,12 +218,16 @@ def _finish(parts, run_dir, rows, began, say, stopped):
     if parts.keep == "best":
         found = best.restore(run_dir, encoder)
         kept = kept if found is None else found
+    whitened = None
+    if parts.view_whitening:
+        (before,) = (row for row in rows if row["epoch"] == kept)
+        encoder, whitened = _whitened(parts, encoder, before, say)
     peak_memory = devices.peak_memory()
     with writing(run_dir / "encoder"):
         export.save_encoder(encoder, run_dir, parts.recipe.eval_crop, parts.source.value_range)
-    encode = monitors.encoder_of(monitors.Monitored(encoder, None, lambda: None))
+    encode = monitors.encode_with(encoder)
     _draw_outcome(parts, run_dir, encode, rows, say)
-    measured = worth.result(rows, kept, parts.known) if probe else {}
+    measured = worth.result(rows, kept, parts.known, whitened) if probe else {}
     result = {
         **parts.facts,
         **stopped,
@@ -242,6 +248,23 @@ def _finish(parts, run_dir, rows, began, say, stopped):
         say(result["verdict"])
     runs.write_json(run_dir / "result.json", {**result, "without_row": without})
     return {**result, "run_dir": str(run_dir)}
+
+
+def _whitened(parts, encoder, before, say):
+    """The encoder with view whitening and its kNN; without, where `--keep=best` finds it worse."""
+    with distribute.alone():
+        pairs = parts.many_pairs(whitening.IMAGES)
+        encode = monitors.encode_with(encoder)
+        found = whitening.whitened(encoder, encode, pairs, parts.view_whitening)
+        if not parts.probe:
+            return found, None
+        encode, best_is_left = monitors.encode_with(found), parts.keep == "best"
+        measured = monitors.knn_measure(encode, parts.recipe, parts.probe, choice=best_is_left)
+    if best_is_left and choice(measured) < choice(before):
+        values = f"{choice(measured):.4f} with it, {choice(before):.4f} without"
+        say(f"View whitening is left out: kNN of the bank is {values}.")
+        return encoder, None
+    return found, measured
 
 
 def _accuracies(measured):

@@ -20,6 +20,7 @@ DEVICE_CANVAS = (2.25, 1.5)
 DIAGNOSED = 200
 # Pairs of views of each of them, for LiDAR; the other measures are of the first pair.
 PAIRS = 2
+BATCH = 128  # images whose pairs are made at a time
 
 
 def canvas(source, recipe):
@@ -88,6 +89,33 @@ def sample_pairs(cfg, recipe, source, pairs=1):
             engine = device(recipe, cfg.seed)  # not the model's layer, which counts steps
             made = [engine(**batch, training=True) for _ in range(pairs)]
     return [_uint8(x) for pair in made for x in pair]
+
+
+def many_pairs(cfg, recipe, source, images):
+    """Pairs of views of many images, in batches, by the engine that trains.
+
+    Args:
+        cfg: a configuration with `augment` and `seed`.
+        recipe: the augmentation recipe.
+        source: a `data.Source`.
+        images: how many, at most those of the source; a last incomplete batch is left out.
+
+    Yields:
+        `(x1, x2)`, each uint8 `[m, size, size, channels]`.
+    """
+    m = min(BATCH, len(source))
+    recipe = dataclasses.replace(recipe, small_views=0)
+    count = max(1, min(images, len(source)) // m) * m
+    first = pipeline.epoch_order(len(source), cfg.seed, 0)[:count]
+    order = {"seed": cfg.seed, "order": lambda epoch: first}
+    if cfg.augment == "host":
+        for pair in pipeline.training_views(source, host(recipe), m, **order):
+            yield tuple(map(_uint8, pair))
+        return
+    engine = device(recipe, cfg.seed)
+    for (batch,) in pipeline.training_images(source, m, canvas(source, recipe), **order):
+        batch = batch if isinstance(batch, dict) else {"images": batch}
+        yield tuple(map(_uint8, engine(**batch, training=True)))
 
 
 def preview(cfg, recipe, source, pairs):

@@ -29,7 +29,7 @@ def beside(recipe, probe, measured, random_encoder):
     pixels = monitors.pixels_measure(recipe, probe)[name]
     at_random = measured[name]
     if random_encoder:
-        encode = monitors.encoder_of(monitors.Monitored(random_encoder(), None, lambda: None))
+        encode = monitors.encode_with(random_encoder())
         at_random = monitors.knn_measure(encode, recipe, probe)[name]
     found = {f"{name}_{PIXELS}": pixels, f"{name}_{RANDOM}": at_random}
     return {"knn_queries": monitors.queries_of(probe), **found}
@@ -40,13 +40,14 @@ def name_of(measured):
     return next(name for name in NAMES if measured.get(name) is not None)
 
 
-def result(rows, kept, known):
+def result(rows, kept, known, whitened=None):
     """The numbers that a run closes with: of what it leaves, and of what is beside that.
 
     Args:
         rows: of metrics.jsonl, with labels.
         kept: number of the epoch whose encoder is left.
         known: whether training started from known weights.
+        whitened: what was measured of that encoder with `--view_whitening`; default None.
 
     Returns:
         A dict for result.json.
@@ -56,6 +57,8 @@ def result(rows, kept, known):
     best = max((row for row in rows if choice(row) is not None), key=choice)
     found = {name: of[kept][name], f"{name}_last": rows[-1][name]}
     found |= {f"{name}_best": best[name], "best_epoch": best["epoch"], "kept_epoch": kept}
+    if whitened:
+        found |= {name: whitened[name], f"{name}_not_whitened": found[name]}
     if known:
         found[f"{name}_start"] = first[name]
     return found | {f"{name}_{other}": first[f"{name}_{other}"] for other in (RANDOM, PIXELS)}
@@ -79,28 +82,33 @@ def verdict(found, queries):
     if start is not None:
         others = {"the weights it started from": start, **others}
         words.insert(0, f"{percent(start)} of the weights it started from")
-    last = found[f"{name}_last"]
-    left = "" if last == after else f" in epoch {found['kept_epoch']} ({percent(last)} in the last)"
+    last, plainly = found[f"{name}_last"], found.get(f"{name}_not_whitened")
+    left = ""
+    if last != (after if plainly is None else plainly):
+        left = f" in epoch {found['kept_epoch']} ({percent(last)} in the last)"
+    if plainly is not None:
+        left += f" and view whitening ({percent(plainly)} without)"
     numbers = (
         f"{NAMES[name]} is {percent(after)} after training{left}, {', '.join(words)} "
         f"({queries:,} images)"
     )
+    training = "Training" if plainly is None else "Training with view whitening"
     before, what = at_random, "at random initialization"
     if start is not None:
         before, what = start, "with those weights"
     if below(after, before, queries):
-        return f"Training made the features worse than they were {what}: {numbers}."
+        return f"{training} made the features worse than they were {what}: {numbers}."
     if below(after, plain, queries):
-        return f"Training has not paid yet, the pixels themselves are better: {numbers}."
+        return f"{training} has not paid yet, the pixels themselves are better: {numbers}."
     better = [name for name, other in others.items() if below(other, after, queries)]
     if start is not None and not below(start, after, queries):
         return (
-            "Training on your images added nothing that can be told from chance to the weights it "
-            f"started from: {numbers}."
+            f"{training} on your images added nothing that can be told from chance to the weights "
+            f"it started from: {numbers}."
         )
     if not better:
-        return f"Training changed nothing that {queries:,} images could tell: {numbers}."
-    return f"Training helped, the features are better than {_listed(better)}: {numbers}."
+        return f"{training} changed nothing that {queries:,} images could tell: {numbers}."
+    return f"{training} helped, the features are better than {_listed(better)}: {numbers}."
 
 
 def _listed(names):
