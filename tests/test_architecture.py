@@ -70,6 +70,8 @@ LEVELS = [
     {"train"},
     {"commands", "study"},
     {"few"},
+    {"classifier", "formats", "gallery"},
+    {"explore"},
     {"__main__", "__init__", "registration"},
 ]
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
