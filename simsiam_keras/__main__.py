@@ -99,13 +99,14 @@ def _dispatch(command, cfg):
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
         from simsiam_keras.few import command as few
+        from simsiam_keras.gallery import embed
 
     functions = {
         "pretrain": commands.pretrain,
         "linear-probe": commands.linear_probe,
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
-        "embed": commands.write_features,
+        "embed": embed.embed,
         "export": commands.export_encoder,
         "preview": commands.preview,
     }

@@ -550,7 +550,26 @@ class Worth(EncoderInput):
 
 @dataclass(frozen=True)
 class Embed(EncoderInput):
-    """Writes the features of a data set to features.npy, its labels to labels.npy."""
+    """Writes the features of a data set, and which image each is of."""
+
+    group = "run"
+
+    format: str = option(
+        "npy,parquet",
+        "`parquet`: one vectors.parquet with path, split, label and vector; `npy`: features.npy, "
+        "labels.npy and files.txt; with a comma both.",
+    )
+    shard: str = option("", "Part of the images, such as 3/16, the third of 16; empty: all.")
+    update: bool = option(
+        False,
+        "Bring the vectors.parquet of --run_dir up to date: files that are new or changed are put "
+        "through the encoder, those that are gone are left out.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.update and "parquet" not in self.format.split(","):
+            raise ValueError("--update goes by vectors.parquet: leave --format as it is")
 
 
 @dataclass(frozen=True)
