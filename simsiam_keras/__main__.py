@@ -99,7 +99,7 @@ def _dispatch(command, cfg):
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
         from simsiam_keras.few import command as few
-        from simsiam_keras.gallery import embed
+        from simsiam_keras.gallery import embed, search
 
     functions = {
         "pretrain": commands.pretrain,
@@ -107,6 +107,7 @@ def _dispatch(command, cfg):
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
         "embed": embed.embed,
+        "search": search.search,
         "export": commands.export_encoder,
         "preview": commands.preview,
     }

@@ -448,8 +448,8 @@ class Compare(Grid):
 
 
 @dataclass(frozen=True)
-class EncoderInput(Common, Images):
-    """An encoder and the images to put through it."""
+class TakesEncoder(Common):
+    """An encoder that is there."""
 
     group = "encoder"
 
@@ -465,6 +465,11 @@ class EncoderInput(Common, Images):
         super().__post_init__()
         if not self.encoder:
             raise ValueError("--encoder is required: the path of a .keras file or a SavedModel")
+
+
+@dataclass(frozen=True)
+class EncoderInput(TakesEncoder, Images):
+    """An encoder and the images to put through it."""
 
 
 @dataclass(frozen=True)
@@ -573,6 +578,40 @@ class Embed(EncoderInput):
 
 
 @dataclass(frozen=True)
+class Search(TakesEncoder):
+    """Finds the images of a gallery that are most like given ones."""
+
+    group = "run"
+
+    gallery: str = option(
+        "",
+        "folder:PATH, whose vectors are made once and then brought up to date, or a .parquet that "
+        "`embed` wrote, a folder or pattern of several (required).",
+    )
+    gallery_dir: str = option("", "Where the vectors of folder:PATH are; empty: as `embed` has it.")
+    split: str = redefine(Images, "split", help="Split of folder:PATH.")
+    labels: str = redefine(Images, "labels")
+    labels_columns: str = redefine(Images, "labels_columns")
+    value_range: str = redefine(Images, "value_range")
+    query: str = option("", "Files of images, with commas between them (required).")
+    k: int = option(10, "Images to find for each.", minimum=1)
+    index: str = option(
+        "exact",
+        "`exact`, or an index of FAISS, which is built once and lies beside the vectors: hnsw or "
+        "ivf.",
+        choices=("exact", "hnsw", "ivf"),
+    )
+    rebuild_index: bool = option(False, "Build the index anew.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.gallery or not self.query:
+            raise ValueError(
+                "--gallery and --query are required: a folder:PATH or a .parquet, and files"
+            )
+
+
+@dataclass(frozen=True)
 class Export(Common, Encoder, Channels):
     """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
 
@@ -625,6 +664,7 @@ COMMANDS = {
     "knn": KNN,
     "worth": Worth,
     "embed": Embed,
+    "search": Search,
     "export": Export,
     "preview": Preview,
     "diagnose": Diagnose,

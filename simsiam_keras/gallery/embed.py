@@ -133,8 +133,8 @@ def rows_of(source, split):
     Returns:
         A `vectors.Rows`.
     """
-    numbers, items = source.rows().tolist(), getattr(source, "items", None)
-    files = [_file(items[i]) if items is not None else None for i in numbers]
+    numbers, root = source.rows().tolist(), _root(source)
+    files = [_file(root, source.name_of(i)) for i in numbers]
     stats = [_stat(path) for path in files]
     return vectors.Rows(
         names=[source.name_of(i) for i in numbers],
@@ -147,14 +147,13 @@ def rows_of(source, split):
 
 
 def _root(source):
-    items = getattr(source, "items", None)
-    if items is None or not len(items) or _file(items[0]) is None or not source.found.place:
-        return ""
-    return os.path.abspath(source.found.place)
+    """The folder that the names of a source's images are below; "" where they are in none."""
+    place = source.found.place
+    return os.path.abspath(place) if source.names and place and os.path.isdir(place) else ""
 
 
-def _file(item):
-    return None if isinstance(item, bytes) else os.fspath(item)
+def _file(root, name):
+    return os.path.join(root, *name.split("/")) if root else None
 
 
 def _stat(path):
@@ -228,7 +227,7 @@ def _made(cfg, encoder, source, old, run_dir, console):
         return rows_of(source, cfg.split), features, {"new": len(features), "kept": 0, "gone": 0}
     row_of = {name: row for row, name in enumerate(old.names)}
     names = [source.name_of(i) for i in range(len(source))]
-    same = [_unchanged(source.items[i], old, row_of.get(name)) for i, name in enumerate(names)]
+    same = [_unchanged(_file(old.about.root, name), old, row_of.get(name)) for name in names]
     fresh = [i for i, kept in enumerate(same) if not kept]
     found = {}
     if fresh:

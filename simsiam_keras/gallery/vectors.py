@@ -19,6 +19,7 @@ META = b"simsiam_keras"  # the key of the file's own metadata, JSON
 FORMAT = 1
 GROUP_BYTES = 2**23  # of the vectors in a row group, the least that is read at a time
 UNLABELLED = -1
+_OF_FILES = ("vector", "bytes", "modified_ns", "sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +207,16 @@ class Reader:
         table = pa.concat_tables([file.read(columns=names) for _, file in self._opened])
         return _rows(table, self.about)
 
+    def some(self, numbers):
+        """What a few rows say, dicts by their numbers: name, path, split, label and class."""
+        names = [n for n in self._opened[0][1].schema_arrow.names if n not in _OF_FILES]
+        table = pa.concat_tables([file.read(columns=names) for _, file in self._opened])
+        rows = table.take(pa.array(numbers)).to_pylist()
+        return {
+            number: {**row, "path": path_of(self.about, row["name"])}
+            for number, row in zip(np.asarray(numbers).tolist(), rows, strict=True)
+        }
+
     def vectors(self):
         """All vectors, float32 `[n, d]`."""
         found = np.empty((len(self), self.about.dim), "float32")
@@ -250,7 +261,7 @@ def _files(paths):
 def _opened(path):
     try:
         with contextlib.ExitStack() as stack:
-            file = pq.ParquetFile(path, memory_map=True)
+            file = pq.ParquetFile(path)
             stack.callback(file.close)
             found = json.loads((file.schema_arrow.metadata or {})[META])
             if found.pop("format") != FORMAT:
