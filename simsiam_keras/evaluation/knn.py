@@ -197,11 +197,27 @@ def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
             "`queries` must be as wide as `bank`. "
             f"Received: queries {queries.shape[1]}, bank {bank.shape[1]}"
         )
+    return nearest_of_chunks(blocks(bank, bank_chunk), queries, k, query_chunk)
+
+
+def nearest_of_chunks(chunks, queries, k, query_chunk=1024):
+    """As `nearest_neighbours`, of a bank that comes in parts and is not checked.
+
+    Args:
+        chunks: iterable of (number of its first row, `[rows, d]`).
+        queries: array `[m, d]`, m >= 1.
+        k: as in `nearest_neighbours`.
+        query_chunk: as in `nearest_neighbours`.
+
+    Returns:
+        As `nearest_neighbours`.
+    """
     similarity = np.full((len(queries), k), -np.inf, "float32")
     index = np.zeros((len(queries), k), "int64")
-    queries = _unit(queries)
-    for first, chunk in blocks(bank, bank_chunk):
-        keys = ops.transpose(_unit(chunk))
+    queries, n = unit(queries), 0
+    for first, chunk in chunks:
+        n = first + len(chunk)
+        keys = ops.transpose(unit(chunk))
         for start in range(0, len(queries), query_chunk):
             rows = slice(start, start + query_chunk)
             scores = ops.matmul(queries[rows], keys)
@@ -211,7 +227,7 @@ def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
             order = np.argsort(-found, axis=1, kind="stable")[:, :k]
             similarity[rows] = np.take_along_axis(found, order, 1)
             index[rows] = np.take_along_axis(where, order, 1)
-    return similarity, index
+    return similarity[:, :n], index[:, :n]
 
 
 def effective_k(k, bank_size):
@@ -262,7 +278,8 @@ def _check_temperature(temperature):
         raise ValueError(f"`temperature` must be > 0. Received: temperature={temperature}")
 
 
-def _unit(x):
+def unit(x):
+    """Vectors `[n, d]` divided by their lengths, float32; a zero vector stays one."""
     x = np.asarray(x, "float32")
     # float64, so that the squares of very small or large features neither vanish nor overflow.
     norm = np.sqrt(np.einsum("nd,nd->n", x, x, dtype="float64"))
