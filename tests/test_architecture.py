@@ -55,6 +55,7 @@ LEVELS = [
     },
     {"evaluation"},
     {
+        "crops",
         "monitors",
         "views",
         "resident",
@@ -68,7 +69,7 @@ LEVELS = [
     {"best", "feeds"},
     {"build"},
     {"train"},
-    {"commands", "study"},
+    {"commands", "probes", "study"},
     {"few"},
     {"classifier", "formats", "gallery"},
     {"explore"},
