@@ -177,8 +177,8 @@ def linear_probe(
             f"{epochs} epochs, cosine decay; learning rate "
             f"{rates[best]:g} x batch/256, the best of {len(rates)} on {len(held_out)} held-out "
             f"training vectors{' of fixed images' if augmented else ''}; retrained on all "
-            f"{len(everything)}; test {'mean average precision' if several else 'accuracy'} after the last epoch on "
-            f"{len(test_classes)} vectors; seed {seed}."
+            f"{len(everything)}; test {'mean average precision' if several else 'accuracy'} "
+            f"after the last epoch on {len(test_classes)} vectors; seed {seed}."
         ),
     )
 
