@@ -98,6 +98,7 @@ def _dispatch(command, cfg):
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
+        from simsiam_keras.explore import command as explore
         from simsiam_keras.few import command as few
 
     functions = {
@@ -106,6 +107,8 @@ def _dispatch(command, cfg):
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
         "embed": commands.write_features,
+        "duplicates": explore.duplicates,
+        "explore": explore.explore,
         "export": commands.export_encoder,
         "preview": commands.preview,
     }
