@@ -100,13 +100,15 @@ def _dispatch(command, cfg):
         from simsiam_keras import commands
         from simsiam_keras.explore import command as explore
         from simsiam_keras.few import command as few
+        from simsiam_keras.gallery import embed, search
 
     functions = {
         "pretrain": commands.pretrain,
         "linear-probe": commands.linear_probe,
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
-        "embed": commands.write_features,
+        "embed": embed.embed,
+        "search": search.search,
         "duplicates": explore.duplicates,
         "explore": explore.explore,
         "export": commands.export_encoder,

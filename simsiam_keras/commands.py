@@ -1,7 +1,6 @@
 """The commands, as functions of their configurations."""
 
 import dataclasses
-import functools
 import math
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from simsiam_keras import (
 from simsiam_keras.data import ranges
 from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import encoded, knn, linear
+from simsiam_keras.progress import saying
 
 PIXEL_BYTES = 2**27  # of the pixels that `linear-probe` classifies beside the features, in float32
 
@@ -55,7 +55,7 @@ def pretrain(cfg, console=None):
         # Every process computes the same; the first alone writes and talks.
         first = distribute.process() == 0
         console = console or Console(stderr=True, quiet=not first)
-        say = _saying(console)
+        say = saying(console)
         if cfg.plan:
             return preflight.plan(build.parts(cfg, say), say)
         # Resumed or repeated, a run may have another number of processes: it is the same run.
@@ -87,7 +87,7 @@ def linear_probe(cfg, console=None):
     began = time.perf_counter()
     rates = _rates(cfg.learning_rates)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say = _saying(console)
+    say = saying(console)
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     _check_classes(cfg, train_set)
     folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
@@ -160,7 +160,7 @@ def nearest_neighbours(cfg, console=None):
     """
     console = console or Console(stderr=True)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say = _saying(console)
+    say = saying(console)
     bank, queries, test_part = inputs.train_and_test(cfg, say, encoder)
     with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
         k = knn.chosen_k(cfg.knn_k, bank.labels[bank.rows()])
@@ -192,52 +192,6 @@ def nearest_neighbours(cfg, console=None):
 
 
 @settings.own
-def write_features(cfg, console=None):
-    """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
-
-    `files.txt` names the image of each row, a line each. An image that cannot be decoded has no
-    row; `result.json` names it, and the classes that the labels index. Features are streamed to the
-    disk, so that any number of images takes the same memory.
-
-    Args:
-        cfg: a `config.Embed`.
-        console: a `rich.console.Console` for progress, standard error by default.
-
-    Returns:
-        A dict that says what was written.
-
-    Raises:
-        ValueError: if the encoder or the data cannot be used.
-    """
-    console = console or Console(stderr=True)
-    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say, known = _saying(console), (encoder.stored_range, encoder.channels)
-    source = inputs.images_of(cfg, cfg.split, *known)
-    inputs.tell(source, say)
-    with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
-        path = run_dir / "features.npy"
-        written = encoded.write(path, encoder, source, cfg.batch_size, console)
-        labels = run_dir / "labels.npy" if source.labels is not None else None
-        if labels:
-            with runs.atomic_file(labels) as file:
-                np.save(file, source.labels[source.rows()])
-        files = run_dir / "files.txt"
-        runs.write_atomically(files, "".join(f"{name}\n" for name in inputs.row_names(source)))
-        _write_environment(run_dir, source)
-        result = {
-            "features": list(written.shape),
-            "file": str(path),
-            "labels": str(labels) if labels else None,
-            "files": str(files),
-            "dataset": cfg.dataset,
-            "encoder": cfg.encoder,
-        }
-        named = {**result, "class_names": source.class_names}
-        _write_result(run_dir, named, say, source)
-    return {**result, "run_dir": str(run_dir)}
-
-
-@settings.own
 def export_encoder(cfg, console=None):
     """Writes the encoder of a run's last checkpoint, finished or not, or one with known weights.
 
@@ -252,7 +206,7 @@ def export_encoder(cfg, console=None):
         ValueError: if the folder is no run or has no checkpoint yet, or the weights cannot be had.
     """
     runs.refuse_unspellable(cfg.output, "output")
-    say = _saying(console or Console(stderr=True))
+    say = saying(console or Console(stderr=True))
     if not cfg.run_dir:
         encoder = start.architecture(cfg, cfg.image_size)
         say(start.load(cfg, encoder))
@@ -289,7 +243,7 @@ def preview(cfg, console=None):
         ValueError: if the data cannot be used.
     """
     source = inputs.images_of(cfg, cfg.split, channels=cfg.channels)
-    inputs.tell(source, _saying(console or Console(stderr=True)))
+    inputs.tell(source, saying(console or Console(stderr=True)))
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = build.recipe(cfg)
@@ -318,10 +272,6 @@ def _write_result(run_dir, result, say, *used):
 
 def _precisions(value, pixels):
     return {"mean_average_precision": value, "mean_average_precision_pixels": pixels}
-
-
-def _saying(console):
-    return functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
 def _check_classes(cfg, source):

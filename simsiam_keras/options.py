@@ -448,8 +448,8 @@ class Compare(Grid):
 
 
 @dataclass(frozen=True)
-class EncoderInput(Common, Images):
-    """An encoder and the images to put through it."""
+class TakesEncoder(Common):
+    """An encoder that is there."""
 
     group = "encoder"
 
@@ -465,6 +465,11 @@ class EncoderInput(Common, Images):
         super().__post_init__()
         if not self.encoder:
             raise ValueError("--encoder is required: the path of a .keras file or a SavedModel")
+
+
+@dataclass(frozen=True)
+class EncoderInput(TakesEncoder, Images):
+    """An encoder and the images to put through it."""
 
 
 @dataclass(frozen=True)
@@ -550,7 +555,60 @@ class Worth(EncoderInput):
 
 @dataclass(frozen=True)
 class Embed(EncoderInput):
-    """Writes the features of a data set to features.npy, its labels to labels.npy."""
+    """Writes the features of a data set, and which image each is of."""
+
+    group = "run"
+
+    format: str = option(
+        "npy,parquet",
+        "`parquet`: one vectors.parquet with path, split, label and vector; `npy`: features.npy, "
+        "labels.npy and files.txt; with a comma both.",
+    )
+    shard: str = option("", "Part of the images, such as 3/16, the third of 16; empty: all.")
+    update: bool = option(
+        False,
+        "Bring the vectors.parquet of --run_dir up to date: files that are new or changed are put "
+        "through the encoder, those that are gone are left out.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.update and "parquet" not in self.format.split(","):
+            raise ValueError("--update goes by vectors.parquet: leave --format as it is")
+
+
+@dataclass(frozen=True)
+class Search(TakesEncoder):
+    """Finds the images of a gallery that are most like given ones."""
+
+    group = "run"
+
+    gallery: str = option(
+        "",
+        "folder:PATH, whose vectors are made once and then brought up to date, or a .parquet that "
+        "`embed` wrote, a folder or pattern of several (required).",
+    )
+    gallery_dir: str = option("", "Where the vectors of folder:PATH are; empty: as `embed` has it.")
+    split: str = redefine(Images, "split", help="Split of folder:PATH.")
+    labels: str = redefine(Images, "labels")
+    labels_columns: str = redefine(Images, "labels_columns")
+    value_range: str = redefine(Images, "value_range")
+    query: str = option("", "Files of images, with commas between them (required).")
+    k: int = option(10, "Images to find for each.", minimum=1)
+    index: str = option(
+        "exact",
+        "`exact`, or an index of FAISS, which is built once and lies beside the vectors: hnsw or "
+        "ivf.",
+        choices=("exact", "hnsw", "ivf"),
+    )
+    rebuild_index: bool = option(False, "Build the index anew.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.gallery or not self.query:
+            raise ValueError(
+                "--gallery and --query are required: a folder:PATH or a .parquet, and files"
+            )
 
 
 @dataclass(frozen=True)
@@ -682,6 +740,7 @@ COMMANDS = {
     "knn": KNN,
     "worth": Worth,
     "embed": Embed,
+    "search": Search,
     "duplicates": Duplicates,
     "explore": Explore,
     "export": Export,

@@ -54,7 +54,7 @@ def pretrain(parts, run_dir, console):
     began = time.perf_counter()
     first = distribute.process() == 0
     model, probe = parts.model, parts.probe
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = progress.saying(console)
     newest = checkpoints.newest(run_dir)
     # Before the processes restore together.
     distribute.check_agreement(newest.epoch * parts.steps + newest.step, "The step to go on from")

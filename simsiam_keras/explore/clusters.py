@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from simsiam_keras.explore import near
+from simsiam_keras.gallery.exact import unit
 
 MOST = 30  # clusters, beyond which no legend can be read
 RULE = "the root of a tenth of the images, at least 2 and at most 30"
@@ -37,7 +37,7 @@ def of(vectors, count, seed=0):
     from sklearn.cluster import MiniBatchKMeans
 
     fitted = MiniBatchKMeans(count, random_state=seed, n_init=5, batch_size=1024)
-    found = fitted.fit_predict(near.normalized(vectors))
+    found = fitted.fit_predict(unit(vectors))
     values, where, sizes = np.unique(found, return_inverse=True, return_counts=True)
     place = np.empty(len(values), np.int64)
     place[np.argsort(-sizes, kind="stable")] = np.arange(len(values))

@@ -9,6 +9,7 @@ from simsiam_keras import export, inputs
 from simsiam_keras.data import ranges, sources
 from simsiam_keras.evaluation import encoded
 from simsiam_keras.explore import pictures
+from simsiam_keras.gallery import vectors
 
 UNLABELLED = -1
 ALL = "all"
@@ -61,8 +62,6 @@ def of(cfg, run_dir, console, say):
     """
     if not cfg.vectors:
         return from_encoder(cfg, run_dir, console, say)
-    from simsiam_keras.gallery import vectors
-
     return from_vectors(vectors.read(cfg.vectors), cfg, say)
 
 
@@ -99,12 +98,12 @@ def from_encoder(cfg, run_dir, console, say):
     """A `Collection` of a data set's splits, whose features are made."""
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     known = (encoder.stored_range, encoder.channels)
-    loaded, vectors = [], []
+    loaded, features = [], []
     for split in _splits(cfg):
         source = inputs.images_of(cfg, split, *known)
         inputs.tell(source, say)
         path = run_dir / ".features.npy"
-        vectors.append(np.array(encoded.write(path, encoder, source, cfg.batch_size, console)))
+        features.append(np.array(encoded.write(path, encoder, source, cfg.batch_size, console)))
         path.unlink()
         loaded.append((split, source))
     inputs.without_row([source for _, source in loaded], say)
@@ -122,7 +121,7 @@ def from_encoder(cfg, run_dir, console, say):
         splits=[s for (s, _), numbers in zip(loaded, rows, strict=True) for _ in numbers],
         labels=labels,
         class_names=class_names,
-        vectors=np.concatenate(vectors),
+        vectors=np.concatenate(features),
         pictures=pictures.OfSources(
             [(s, i) for (_, s), numbers in zip(loaded, rows, strict=True) for i in numbers]
         ),

@@ -1,7 +1,6 @@
 """`explore` and `duplicates`, in order."""
 
 import dataclasses
-import functools
 import time
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from simsiam_keras.explore import (
     page,
     sprites,
 )
+from simsiam_keras.gallery.exact import unit
+from simsiam_keras.progress import saying
 
 PAGE = "explore.html"
 SAFETY = 0.97  # of the page's megabytes that are planned for
@@ -41,7 +42,7 @@ def explore(cfg, console=None):
         ImportError: if a map is asked for whose package is missing.
     """
     console, began = console or Console(stderr=True), time.perf_counter()
-    say = _saying(console)
+    say = saying(console)
     with runs.locked(_folder(cfg, "explore"), dataclasses.asdict(cfg)) as run_dir:
         found = collection.of(cfg, run_dir, console, say)
         n = len(found)
@@ -96,7 +97,7 @@ def duplicates(cfg, console=None):
         ValueError: if the encoder, the data or the vectors cannot be used, or images are no files.
     """
     console, began = console or Console(stderr=True), time.perf_counter()
-    say = _saying(console)
+    say = saying(console)
     with runs.locked(_folder(cfg, "duplicates"), dataclasses.asdict(cfg)) as run_dir:
         found = collection.of(cfg, run_dir, console, say)
         if not found.root:
@@ -107,7 +108,7 @@ def duplicates(cfg, console=None):
         threshold, why = copies.threshold(cfg, found, say)
         with _bar(console) as bar:
             task = bar.add_task("comparing", total=len(found))
-            x = near.normalized(found.vectors)
+            x = unit(found.vectors)
             group = near.groups(x, threshold, lambda done: bar.advance(task, done))
         members = groups.of(found, x, group)
         groups.write_csv(run_dir / groups.CSV, members)
@@ -145,7 +146,7 @@ def _folder(cfg, name):
 def _nearest(vectors, k, console):
     with _bar(console) as bar:
         task = bar.add_task("nearest neighbours", total=len(vectors))
-        return near.nearest(near.normalized(vectors), k, lambda done: bar.advance(task, done))
+        return near.nearest(unit(vectors), k, lambda done: bar.advance(task, done))
 
 
 def _write(path, content, found, megabytes, console):
@@ -177,7 +178,3 @@ def _shown(encoder):
 
 def _bar(console):
     return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _saying(console):
-    return functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)

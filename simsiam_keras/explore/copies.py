@@ -7,7 +7,7 @@ from PIL import Image
 
 from simsiam_keras import cards, export
 from simsiam_keras.data import images as codec
-from simsiam_keras.explore import near
+from simsiam_keras.gallery.exact import unit
 
 FIXED = 0.95  # without an encoder to measure with
 PHOTOGRAPHS = 100
@@ -80,7 +80,7 @@ def measured(encoder, pictures, n, batch_size=256):
         squares = [codec.resize_and_crop(x, encoder.image_size, encoder.eval_crop) for x in images]
         batch = _in_channels(np.stack(squares), encoder.channels)
         parts = [batch[i : i + batch_size] for i in range(0, len(batch), batch_size)]
-        return near.normalized(np.concatenate([encoder(part) for part in parts]))
+        return unit(np.concatenate([encoder(part) for part in parts]))
 
     base = encoded(originals)
     similarity = [

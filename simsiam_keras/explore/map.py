@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from simsiam_keras.explore import near
+from simsiam_keras.gallery.exact import unit
 
 METHODS = ("auto", "umap", "tsne", "pca")
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
@@ -48,7 +48,7 @@ def coordinates(vectors, method, seed=0):
         McInnes et al., UMAP, 2018, https://arxiv.org/abs/1802.03426; van der Maaten & Hinton,
         Visualizing Data using t-SNE, JMLR 2008
     """
-    x = near.normalized(vectors)
+    x = unit(vectors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, of compilers, of spectra
         points = {"umap": _umap, "tsne": _tsne, "pca": _pca}[method](x, seed)

@@ -5,13 +5,6 @@ import numpy as np
 CHUNK = 512  # rows that are compared with all others at once
 
 
-def normalized(vectors):
-    """Vectors `[n, d]` of length 1 in float32; zero vectors stay."""
-    x = np.array(vectors, "float32")
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return x
-
-
 def nearest(x, k, on_chunk=None):
     """The k nearest other images of each, by exact search.
 
@@ -21,8 +14,7 @@ def nearest(x, k, on_chunk=None):
         on_chunk: called with the number of images done after each chunk.
 
     Returns:
-        Similarities float32 and indices int64 `[n, k]`, most similar first; of equal ones the
-        lower index comes first.
+        Similarities float32 and indices int64 `[n, k]`, most similar first.
     """
     k = min(k, len(x) - 1)
     similarity, index = np.empty((len(x), k), "float32"), np.empty((len(x), k), np.int64)

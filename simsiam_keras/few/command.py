@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from simsiam_keras.errors import reading
 from simsiam_keras.evaluation import hog
 from simsiam_keras.few import cells, draws, report, rows
 from simsiam_keras.few.table import Table
+from simsiam_keras.progress import saying
 from simsiam_keras.start import FILE
 
 ENCODER = "encoder.keras"
@@ -45,7 +45,7 @@ def worth(cfg, console=None):
     path = encoder_of(cfg.encoder)
     encoder = export.load_encoder(path, cfg.trust_encoder)
     start = _start(path, encoder, cfg.trust_encoder)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = saying(console)
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     check(cfg, train_set, test_set)
     flip = _flip(cfg, path)
