@@ -59,7 +59,7 @@ def explore(cfg, console=None):
         about = [
             ("laid out by", map.TITLES[method]),
             ("in", f"{cluster.max() + 1} clusters"),
-            ("by", _shown(found.encoder)),
+            ("encoder", _shown(found.encoder)),
         ]
         names = clusters.names(cluster, found.labels, found.class_names)
         content = page.content(found, points, cluster, names, nearest, about)

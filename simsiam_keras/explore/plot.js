@@ -192,7 +192,7 @@ function draw() {
     if (!groups.has(key)) groups.set(key, [of[i], faint, []]);
     groups.get(key)[2].push(x, y);
   }
-  const radius = Math.min(6, Math.max(n > 20000 ? 1.2 : 2.2, view.scale / 400));
+  const radius = Math.min(6, Math.max(n > 20000 ? 1.2 : n > 5000 ? 2 : n > 1000 ? 2.7 : 3.5, view.scale / 600));
   for (const [group, faint, places] of [...groups.values()].sort((a, b) => b[1] - a[1])) {
     pen.globalAlpha = faint ? 0.12 : 0.85;
     pen.fillStyle = colourOf(group, names.length);
