@@ -298,6 +298,11 @@ class Monitors:
         "it stays only where kNN is no worse for it.",
         minimum=0,
     )
+    projector: bool = option(
+        False,
+        "At the end also write the features of up to 5,000 images for TensorBoard's projector, "
+        "with thumbnails.",
+    )
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
     stop_when: str = option(
         "never",
