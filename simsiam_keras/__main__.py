@@ -97,15 +97,15 @@ def _dispatch(command, cfg):
 
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
-        from simsiam_keras import commands
+        from simsiam_keras import commands, probes
         from simsiam_keras.explore import command as explore
         from simsiam_keras.few import command as few
         from simsiam_keras.gallery import embed, search
 
     functions = {
         "pretrain": commands.pretrain,
-        "linear-probe": commands.linear_probe,
-        "knn": commands.nearest_neighbours,
+        "linear-probe": probes.linear_probe,
+        "knn": probes.nearest_neighbours,
         "worth": few.worth,
         "embed": embed.embed,
         "search": search.search,

@@ -486,7 +486,24 @@ class LinearProbe(EncoderInput):
     test_split: str = option(
         "test", "Split that is classified once, at the end; without a `test`, a fifth of --split."
     )
-    optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
+    optimizer: str = option(
+        "sgd",
+        "Optimizer; `logistic`: scikit-learn's regression, of which the penalty is chosen on "
+        "held-out images, in seconds where there are few.",
+        choices=("sgd", "lars", "logistic"),
+    )
+    protocol: str = option(
+        "cached",
+        "`cached`: features of fixed images, made once. `paper`: in each epoch those of a new crop "
+        "of each image, which takes as long as so many passes through the encoder.",
+        choices=("cached", "paper"),
+    )
+    flip: str = option(
+        "auto",
+        "Mirror the crops of --protocol=paper; `auto`: as the views of the run were, without a run "
+        "on.",
+        choices=("auto", "on", "off"),
+    )
     learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
     epochs: int = option(90, "Passes over the features.", minimum=1)
     probe_batch_size: int = option(
@@ -494,6 +511,11 @@ class LinearProbe(EncoderInput):
     )
     validation_fraction: float = option(0.1, "Share of train that chooses the rate.", minimum=0)
     classes: int = option(0, "Classes expected; 0: as many as are found.", minimum=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.protocol == "paper" and self.optimizer == "logistic":
+            raise ValueError("--protocol=paper trains by steps: --optimizer must be sgd or lars")
 
 
 @dataclass(frozen=True)
@@ -512,6 +534,14 @@ class KNN(EncoderInput):
         minimum=0,
     )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+    leave_one_out: bool = option(
+        False, "Classify each image of --split by all others of it, and no other split."
+    )
+    sweep: bool = option(
+        False,
+        "Also try other k and temperatures, and name the best by leaving one out of --split: no "
+        "query has chosen it.",
+    )
 
 
 @dataclass(frozen=True)

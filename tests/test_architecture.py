@@ -56,6 +56,7 @@ LEVELS = [
     },
     {"evaluation"},
     {
+        "crops",
         "monitors",
         "views",
         "resident",
@@ -69,7 +70,7 @@ LEVELS = [
     {"best", "feeds"},
     {"build"},
     {"train"},
-    {"commands", "study"},
+    {"commands", "probes", "study"},
     {"few"},
     {"classifier", "formats", "gallery"},
     {"explore"},

@@ -109,22 +109,21 @@ def from_encoder(cfg, run_dir, console, say):
     inputs.without_row([source for _, source in loaded], say)
     rows = [source.rows().tolist() for _, source in loaded]
     root, prefixes = _root([source for _, source in loaded])
+    names = [
+        prefix + source.name_of(i)
+        for prefix, (_, source), numbers in zip(prefixes, loaded, rows, strict=True)
+        for i in numbers
+    ]
     class_names, labels = _labels([source for _, source in loaded], rows, say)
     return Collection(
         title=cfg.dataset,
         root=root,
-        names=[
-            prefix + source.name_of(i)
-            for prefix, (_, source), numbers in zip(prefixes, loaded, rows, strict=True)
-            for i in numbers
-        ],
+        names=names,
         splits=[s for (s, _), numbers in zip(loaded, rows, strict=True) for _ in numbers],
         labels=labels,
         class_names=class_names,
         vectors=np.concatenate(features),
-        pictures=pictures.OfSources(
-            [(s, i) for (_, s), numbers in zip(loaded, rows, strict=True) for i in numbers]
-        ),
+        pictures=_pictures(root, names, loaded, rows),
         encoder=cfg.encoder,
     )
 
@@ -143,16 +142,22 @@ def _splits(cfg):
 
 def _root(loaded):
     """The folder that all files of several sources are below, and what is before their names."""
-    items = [getattr(source, "items", None) for source in loaded]
-    # Where images are decoded once, into memory, the files are where the data were found.
     places = [os.path.abspath(source.found.place) for source in loaded]
-    if not all(map(os.path.isdir, places)) or any(
-        paths is not None and isinstance(paths[0], bytes) for paths in items
-    ):
+    if not all(map(os.path.isdir, places)) or not all(source.names for source in loaded):
         return "", [""] * len(loaded)
     root = places[0] if len(places) == 1 else os.path.commonpath(places)
     inside = [os.path.relpath(place, root).replace(os.sep, "/") for place in places]
     return root, ["" if path == "." else f"{path}/" for path in inside]
+
+
+def _pictures(root, names, loaded, rows):
+    """The files, also of images that were decoded once, into memory; else what the sources have."""
+    if root:
+        source = loaded[0][1]
+        return pictures.Files(root, names, source.value_range, source.channels)
+    return pictures.OfSources(
+        [(source, i) for (_, source), numbers in zip(loaded, rows, strict=True) for i in numbers]
+    )
 
 
 def _labels(loaded, rows, say):

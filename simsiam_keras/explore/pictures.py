@@ -61,14 +61,6 @@ class OfSources:
     def __init__(self, of):
         self._of = of
 
-    def path(self, number):
-        """Where a picture lies; None where it is in no file."""
-        source, row = self._of[number]
-        items = getattr(source, "items", None)
-        if items is None or isinstance(items[row], bytes):
-            return None
-        return os.fspath(items[row])
-
     def read(self, number, side):
         """As `Files.read`."""
         source, row = self._of[number]

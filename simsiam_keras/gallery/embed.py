@@ -184,9 +184,9 @@ def _part_of(source, i, n):
 
 
 def _folder(cfg, part):
-    path = Path(cfg.encoder)
     name = f"embed_{cfg.split}" + (f"_{part[0]:02d}_of_{part[1]:02d}" if part else "")
-    return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
+    folder = inputs.beside(cfg.encoder, name)
+    return folder if cfg.update else inputs.free(folder, dataclasses.asdict(cfg))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from simsiam_keras import cards, runs
 from simsiam_keras.errors import reading, writing
+from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.gallery import exact
 
 KINDS = ("hnsw", "ivf")
@@ -60,7 +61,7 @@ def found(vectors, kind, reader, rebuild, say):
 
 def search(index, queries, k):
     """As `exact.neighbours`, by an index; fewer than k where it finds no more: number -1."""
-    return index.search(exact.unit(queries), k)
+    return index.search(unit(queries), k)
 
 
 def recall_of(index, reader, k=10):
@@ -102,9 +103,9 @@ def _built(faiss, kind, reader):
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, inner)
         index.nprobe = max(1, lists // 8)
         rows = np.sort(np.random.default_rng(0).permutation(n)[: 256 * lists])
-        index.train(exact.unit(_chosen(reader, rows)))
+        index.train(unit(_chosen(reader, rows)))
     for chunk in reader.chunks():
-        index.add(exact.unit(chunk))
+        index.add(unit(chunk))
     return index
 
 

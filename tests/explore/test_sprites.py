@@ -97,4 +97,3 @@ def test_numbers_find_their_image():
     for number in (2, 3):
         with pytest.raises(IndexError):
             shown.read(number, 2)
-    assert shown.path(0) is None

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.gallery import exact, index, vectors
 
 
@@ -23,8 +24,7 @@ def drawn(n=57, m=6, d=5, seed=0):
 
 @pytest.mark.parametrize("k", [1, 4, 57, 80])
 @pytest.mark.parametrize("parts", [1, 3, 57])
-def test_it_finds_what_loops_find(k, parts, monkeypatch):
-    monkeypatch.setattr(exact, "CHUNK_BYTES", 4 * 6 * 10)
+def test_it_finds_what_loops_find(k, parts):
     bank, queries = drawn()
     bank *= np.linspace(0.1, 9, 57, dtype="float32")[:, None]  # lengths, which do not count
     similarities, numbers = exact.neighbours(iter(np.array_split(bank, parts)), queries, k)
@@ -70,7 +70,7 @@ def test_an_index_is_kept_checked_and_refused_when_it_is_old(kind, tmp_path):
     similarities, numbers = index.search(built, queries, 5)
     true, _ = exact.neighbours(bank, queries, 5)
     assert (similarities <= true + 1e-5).all()  # never better than the best
-    cosines = exact.unit(queries) @ exact.unit(bank).T
+    cosines = unit(queries) @ unit(bank).T
     np.testing.assert_allclose(similarities, np.take_along_axis(cosines, numbers, 1), atol=1e-5)
     before = index.path_of(path, kind).stat().st_mtime_ns
     index.found(path, kind, reader, False, said.append)
@@ -91,8 +91,8 @@ def test_recall_tells_a_bad_index_from_a_good_one(tmp_path):
     reader = written(tmp_path / "vectors.parquet", bank)
     coarse = faiss.IndexFlatIP(16)
     made = faiss.IndexIVFFlat(coarse, 16, 50, faiss.METRIC_INNER_PRODUCT)
-    made.train(exact.unit(bank))
-    made.add(exact.unit(bank))
+    made.train(unit(bank))
+    made.add(unit(bank))
     made.nprobe = 50
     assert index.recall_of(made, reader) > 0.99
     made.nprobe = 1
