@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from simsiam_keras.gallery.exact import unit
+from simsiam_keras.evaluation.knn import unit
 
 MOST = 30  # clusters, beyond which no legend can be read
 RULE = "the root of a tenth of the images, at least 2 and at most 30"

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from simsiam_keras import runs, settings
+from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.explore import (
     clusters,
     collection,
@@ -18,7 +19,6 @@ from simsiam_keras.explore import (
     page,
     sprites,
 )
-from simsiam_keras.gallery.exact import unit
 from simsiam_keras.progress import saying
 
 PAGE = "explore.html"
@@ -55,7 +55,7 @@ def explore(cfg, console=None):
         count = min(n, cfg.clusters) or clusters.number(n)
         cluster = clusters.of(found.vectors, count, cfg.seed)
         say(f"{cluster.max() + 1} clusters by k-means: --clusters asks for others.")
-        nearest = _nearest(found.vectors, cfg.neighbours, console)
+        nearest = near.nearest(found.vectors, cfg.neighbours)
         about = [
             ("laid out by", map.TITLES[method]),
             ("in", f"{cluster.max() + 1} clusters"),
@@ -141,12 +141,6 @@ def _folder(cfg, name):
         return (path if path.is_dir() else path.parent) / name
     path = Path(cfg.encoder)
     return path.parent / (name if path.stem == "encoder" else f"{path.stem}_{name}")
-
-
-def _nearest(vectors, k, console):
-    with _bar(console) as bar:
-        task = bar.add_task("nearest neighbours", total=len(vectors))
-        return near.nearest(unit(vectors), k, lambda done: bar.advance(task, done))
 
 
 def _write(path, content, found, megabytes, console):

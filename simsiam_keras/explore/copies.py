@@ -7,7 +7,7 @@ from PIL import Image
 
 from simsiam_keras import cards, export
 from simsiam_keras.data import images as codec
-from simsiam_keras.gallery.exact import unit
+from simsiam_keras.evaluation.knn import unit
 
 FIXED = 0.95  # without an encoder to measure with
 PHOTOGRAPHS = 100

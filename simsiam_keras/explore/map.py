@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from simsiam_keras.gallery.exact import unit
+from simsiam_keras.evaluation.knn import unit
 
 METHODS = ("auto", "umap", "tsne", "pca")
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}

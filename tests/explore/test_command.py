@@ -109,7 +109,8 @@ def test_where_the_page_would_be_too_large_thumbnails_shrink_and_then_lie_beside
             assert sprite["sheets"][0].startswith("data:image/jpeg;base64,")
         else:
             files = [out / source for source in sprite["sheets"]]
-            assert Image.open(files[0]).size == (21 * sprite["side"], sprite["side"])
+            with Image.open(files[0]) as image:
+                assert image.size == (21 * sprite["side"], sprite["side"])
     assert sides[0] == sprites.SIDES[0] > sides[1] >= sprites.SIDES[-1]
 
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.explore import near
-from simsiam_keras.gallery.exact import unit
 
 
 def vectors(n, d=5, seed=0):
@@ -23,13 +23,12 @@ def nearest_by_loop(x, k):
 
 @pytest.mark.parametrize("n, k", [(2, 1), (2, 5), (40, 3), (near.CHUNK + 7, 12)])
 def test_nearest_is_what_a_loop_finds(n, k):
-    x, done = vectors(n), []
-    similarity, index = near.nearest(x, k, done.append)
+    x = vectors(n)
+    similarity, index = near.nearest(x, k)
     expected = nearest_by_loop(x, k)
     np.testing.assert_array_equal(index, expected)
     own = np.take_along_axis(x @ x.T, index, 1)
     np.testing.assert_allclose(similarity, own, atol=1e-6)
-    assert sum(done) == n
 
 
 def test_nearest_is_never_the_image_itself():
@@ -61,7 +60,9 @@ def same_partition(a, b):
 @pytest.mark.parametrize("n, threshold", [(30, 0.75), (near.CHUNK + 90, 0.97)])
 def test_groups_are_what_a_loop_joins(n, threshold):
     x = vectors(n, seed=1)
-    found = near.groups(x, threshold).tolist()
+    done = []
+    found = near.groups(x, threshold, done.append).tolist()
+    assert sum(done) == n
     assert same_partition(found, groups_by_loop(x, threshold))
     for wrong in (threshold + 0.1, threshold - 0.1, -1, 2):
         assert not same_partition(found, groups_by_loop(x, wrong))

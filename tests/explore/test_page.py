@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.explore import near, page, pictures, sprites
 from simsiam_keras.explore.collection import Collection
-from simsiam_keras.gallery.exact import unit
 from tests.explore import browser
 
 EVIL = "<img src=x onerror=alert(1)>.jpg"
