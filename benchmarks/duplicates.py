@@ -6,19 +6,29 @@ Of each photograph of a sample copies are made as people make them: smaller, sav
 brighter, mirrored. A pair is true if both come from one photograph. Printed for each threshold are
 precision and recall over all pairs of an original with any file, and what of each kind is found.
 Photographs that are nearly the same in the data set count as false here: the originals' own pairs
-are counted beside.
+are counted beside. Then a folder of all originals and of milder copies of 200 of them is given to
+`duplicates`, and the pairs within its groups are compared with those that were made.
 """
 
 import argparse
-import contextlib
+import collections
+import csv
 import io
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from simsiam_keras import export
+from simsiam_keras import config, export
 from simsiam_keras.data import images as codec
 from simsiam_keras.data import sources
+from simsiam_keras.evaluation.knn import unit
+from simsiam_keras.explore import command
+from simsiam_keras.gallery import embed
 
 THRESHOLDS = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 
@@ -56,6 +66,15 @@ KINDS = {
 }
 
 
+MILD = {  # other than those by which `--threshold=auto` is chosen
+    "70 % of the size": lambda x: smaller(x, 0.7),
+    "JPEG 40": lambda x: saved_again(x, 40),
+    "cropped to 92 %": lambda x: cropped(x, 0.92),
+    "10 % brighter": lambda x: ImageEnhance.Brightness(x).enhance(1.1),
+}
+COPIED = 200  # photographs
+
+
 def encoded(encoder, images, batch=64):
     """Features of images, l2-normalized."""
     found = []
@@ -65,8 +84,42 @@ def encoded(encoder, images, batch=64):
             for x in images[first : first + batch]
         ]
         found.append(np.asarray(encoder(np.stack(pixels)), "float32"))
-    x = np.concatenate(found)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit(np.concatenate(found))
+
+
+def in_a_folder(folder, originals, encoder):
+    """Prints what `duplicates` finds among originals and copies."""
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    chosen = np.random.default_rng(0).permutation(len(originals))[:COPIED]
+    for i, image in enumerate(originals):
+        image.convert("RGB").save(photographs / f"{i}.jpg", quality=95)
+        for number, make in enumerate(MILD.values() if i in chosen else ()):
+            make(image.convert("RGB")).save(photographs / f"{i}_{number}.jpg", quality=90)
+    known = {"encoder": encoder, "dataset": f"folder:{photographs}"}
+    embed.embed(config.make("embed", **known, format="parquet", run_dir=str(folder / "vectors")))
+    made = len(chosen) * len(MILD) * (len(MILD) + 1) // 2
+    for threshold in ("auto", "0.95"):
+        options = {"vectors": str(folder / "vectors"), "threshold": threshold, "encoder": encoder}
+        run_dir = folder / threshold
+        result = command.duplicates(config.make("duplicates", **options, run_dir=str(run_dir)))
+        with open(run_dir / "groups.csv", newline="", encoding="utf-8") as file:
+            rows = [
+                (r["group"], r["file"].split("_")[0].split(".")[0]) for r in csv.DictReader(file)
+            ]
+        found = pairs(group for group, _ in rows)
+        right = pairs(rows)
+        print(
+            f"{len(originals)} photographs and {len(chosen) * len(MILD)} copies of {len(chosen)}, "
+            f"--threshold={threshold} ({result['threshold']}): {result['groups']} groups, of the "
+            f"pairs in them {100 * right / max(1, found):.1f} % are right, {100 * right / made:.1f} "
+            "% of those made are found"
+        )
+
+
+def pairs(keys):
+    """How many pairs have equal keys."""
+    return sum(n * (n - 1) // 2 for n in collections.Counter(keys).values())
 
 
 def main():
@@ -75,7 +128,6 @@ def main():
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--split", default="train")
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--save", default="")
     options = parser.parse_args()
     encoder = export.load_encoder(options.encoder)
     source = sources.load(options.dataset, split=options.split)
@@ -93,9 +145,6 @@ def main():
     between = (base @ base.T)[np.triu_indices(len(base), 1)]
     wanted = {kind: values for kind, values in own.items() if kind != "mirrored"}
     true, false = np.concatenate(list(wanted.values())), np.concatenate(others[:-1])
-    if options.save:
-        with contextlib.suppress(OSError):
-            np.savez(options.save, between=between, false=false, rows=rows, **own)
     print(f"\n{len(base)} photographs of {options.dataset}, {options.encoder}\n")
     heads = ["threshold", "precision %", "recall %", "pairs of originals", *KINDS]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
@@ -108,6 +157,8 @@ def main():
             *(f"{100 * (values >= threshold).mean():.0f}" for values in own.values()),
         ]
         print(f"| {threshold:.2f} | " + " | ".join(cells) + " |")
+    with tempfile.TemporaryDirectory() as folder:
+        in_a_folder(Path(folder), originals, options.encoder)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 
 from simsiam_keras import export, inputs
-from simsiam_keras.data import ranges, sources
+from simsiam_keras.data import folders, ranges, sources
 from simsiam_keras.evaluation import encoded
 from simsiam_keras.explore import pictures
 from simsiam_keras.gallery import vectors
@@ -132,11 +133,13 @@ def _splits(cfg):
     """The parts that `--split=all` means: those there are, or the whole where it is not divided."""
     if cfg.split != ALL:
         return cfg.split.split(",")
-    if cfg.dataset.startswith("folder:") and cfg.labels:
-        return [ALL]
-    names = sources.splits(cfg.dataset, cfg.data_dir or None)
-    if cfg.dataset.startswith("folder:") and ALL in names:
-        return [ALL]
+    kind, _, path = cfg.dataset.partition(":")
+    if kind == "folder" and path:
+        names = folders.splits(Path(path).expanduser(), cfg.labels, cfg.labels_columns)
+        if ALL in names:
+            return [ALL]
+    else:
+        names = sources.splits(cfg.dataset, cfg.data_dir or None)
     return [name for name in names if name != ALL] or [ALL]
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import html
 import io
+import itertools
 import os
 
 import numpy as np
@@ -15,6 +16,7 @@ from simsiam_keras.explore import page, sprites
 CSV, PAGE = "groups.csv", "groups.html"
 COLUMNS = ("group", "file", "similarity", "keep", "width", "height", "bytes", "exact_copy")
 SIDE = 160  # pixels of a picture on the page
+MOST = 48  # pictures of a group on the page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,14 +130,12 @@ def write_page(path, found, members, why, most):
     Returns:
         How many groups are on the page.
     """
-    shown = [m for m in members if m.group <= most]
-    pictures = {}
-    numbers = [m.number for m in shown]
-    for number, tile in zip(numbers, sprites.tiles(found.pictures, numbers, SIDE), strict=True):
-        if isinstance(tile, Exception):
-            tile = np.full((SIDE, SIDE, 3), sprites.GREY, np.uint8)
-        pictures[number] = page.data_uri(sprites.encoded(tile))
-    total, count = len({m.group for m in members}), len({m.group for m in shown})
+    by_group = [list(part) for _, part in itertools.groupby(members, key=lambda m: m.group)]
+    total, count = len(by_group), min(len(by_group), most)
+    shown = [part[:MOST] for part in by_group[:most]]
+    numbers = [m.number for part in shown for m in part]
+    tiles = zip(numbers, sprites.tiles(found.pictures, numbers, SIDE), strict=True)
+    pictures = {number: _picture(tile) for number, tile in tiles}
     of_all = f" of {total:,}, the largest" if count < total else ""
     kept = sum(m.keep for m in members)
     body = [
@@ -146,11 +146,12 @@ def write_page(path, found, members, why, most):
     ]
     if not members:
         body.append("<p>No two files are as similar as that.</p>")
-    for place in range(1, count + 1):
-        inside = [m for m in shown if m.group == place]
-        body.append(f"<h2>Group {place}</h2>\n<ul>")
-        body += [_figure(m, pictures[m.number]) for m in inside]
+    for part, whole in zip(shown, by_group, strict=False):
+        body.append(f"<h2>Group {part[0].group}</h2>\n<ul>")
+        body += [_figure(m, pictures[m.number]) for m in part]
         body.append("</ul>")
+        if len(whole) > len(part):
+            body.append(f"<p>And {len(whole) - len(part):,} more, in {CSV}.</p>")
     text = page.document(
         "groups.html",
         title=f"Duplicates in {found.title}",
@@ -160,6 +161,12 @@ def write_page(path, found, members, why, most):
     )
     runs.write_atomically(path, text)
     return count
+
+
+def _picture(tile):
+    if isinstance(tile, Exception):
+        tile = np.full((SIDE, SIDE, 3), sprites.GREY, np.uint8)
+    return page.data_uri(sprites.encoded(tile))
 
 
 def _figure(m, source):

@@ -5,6 +5,7 @@ import numpy as np
 from simsiam_keras.gallery import exact
 
 CHUNK = 512  # rows that are compared with all others at once
+ROUNDING = 1e-6  # by which the cosine of a vector with itself misses 1 in float32
 
 
 def nearest(vectors, k):
@@ -40,7 +41,7 @@ def groups(x, threshold, on_chunk=None):
     group = np.arange(len(x))
     for first in range(0, len(x), CHUNK):
         block = x[first : first + CHUNK] @ x[first:].T
-        rows, columns = np.nonzero(block >= threshold)
+        rows, columns = np.nonzero(block >= threshold - ROUNDING)
         # What lies below the diagonal has been seen from the other side.
         above = columns > rows
         group = _joined(group, first + rows[above], first + columns[above])

@@ -100,6 +100,14 @@ def test_the_page_shows_the_groups_and_escapes_names(found, tmp_path):
     assert "1 groups of 2, the largest" in path.read_text("utf-8")
 
 
+def test_a_large_group_is_shown_in_part(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "MOST", 2)
+    path = tmp_path / "groups.html"
+    assert groups.write_page(path, found, members(found), "", 500) == 2
+    text = path.read_text("utf-8")
+    assert text.count("<li") == 4 and text.count("And 1 more, in groups.csv") == 2
+
+
 def test_a_page_without_groups_says_so(found, tmp_path):
     assert groups.write_page(tmp_path / "groups.html", found, [], "1", 500) == 0
     assert "No two files" in (tmp_path / "groups.html").read_text("utf-8")

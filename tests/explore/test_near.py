@@ -79,6 +79,12 @@ def test_groups_join_through_others_across_chunks():
     assert len(set(near.groups(x, np.cos(np.deg2rad(9.5)))[ends])) == 9
 
 
+def test_copies_are_joined_by_a_threshold_of_one():
+    x = np.repeat(vectors(300, d=64), 2, axis=0)
+    found = near.groups(x, 1.0)
+    assert (found[::2] == found[1::2]).all() and len(set(found.tolist())) == 300
+
+
 def test_a_zero_vector_is_like_nothing():
     x = unit(np.array([[0, 0], [1, 0], [1, 0]], "float32"))
     assert near.groups(x, 0.5).tolist().count(near.groups(x, 0.5)[0]) == 1
