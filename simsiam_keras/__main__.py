@@ -98,6 +98,7 @@ def _dispatch(command, cfg):
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands, probes
+        from simsiam_keras.explore import command as explore
         from simsiam_keras.few import command as few
         from simsiam_keras.gallery import embed, search
 
@@ -108,6 +109,8 @@ def _dispatch(command, cfg):
         "worth": few.worth,
         "embed": embed.embed,
         "search": search.search,
+        "duplicates": explore.duplicates,
+        "explore": explore.explore,
         "export": commands.export_encoder,
         "preview": commands.preview,
     }

@@ -62,6 +62,7 @@ class Parts:
         known: whether the encoder starts from known weights.
         keep: "best" or "last", the epoch whose encoder is left.
         view_whitening: shrinkage of the encoder's last layer; 0: it has none.
+        projector: whether what TensorBoard's projector shows is written.
         stop_on_collapse: whether a collapse ends the run.
         patience: measurements without a rise that end the run; None: whatever they say.
     """
@@ -93,6 +94,7 @@ class Parts:
     known: bool
     keep: str
     view_whitening: float
+    projector: bool
     stop_on_collapse: bool
     patience: int | None
 
@@ -186,6 +188,7 @@ def parts(cfg, say):
         known=cfg.known,
         keep=cfg.keep,
         view_whitening=cfg.view_whitening,
+        projector=cfg.projector,
         stop_on_collapse=cfg.stop_on_collapse,
         patience=cfg.patience if cfg.stop_when == "plateau" else None,
     )

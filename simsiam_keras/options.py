@@ -298,6 +298,11 @@ class Monitors:
         "it stays only where kNN is no worse for it.",
         minimum=0,
     )
+    projector: bool = option(
+        False,
+        "At the end also write the features of up to 5,000 images for TensorBoard's projector, "
+        "with thumbnails.",
+    )
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
     stop_when: str = option(
         "never",
@@ -642,6 +647,82 @@ class Search(TakesEncoder):
 
 
 @dataclass(frozen=True)
+class OfVectors(EncoderInput):
+    """Vectors to look at, and the images that they are of."""
+
+    group = "data"
+
+    split: str = redefine(
+        Images, "split", default="all", help="Splits with commas; `all`: those there are."
+    )
+    vectors: str = option(
+        "", "Vectors that `embed` wrote, .parquet; empty: those of --encoder and --dataset."
+    )
+
+    def __post_init__(self):
+        Common.__post_init__(self)
+        if not (self.encoder or self.vectors):
+            raise ValueError(
+                "--vectors or --encoder is required: a .parquet that `embed` wrote, or a .keras "
+                "file or SavedModel with --dataset"
+            )
+
+
+@dataclass(frozen=True)
+class Explore(OfVectors):
+    """Writes one HTML page with a map of all images, to look through and to select from."""
+
+    group = "run"
+
+    map: str = option(
+        "auto",
+        "How images are laid out; `auto`: UMAP where it is installed, else t-SNE of up to 5,000 "
+        "images, else PCA.",
+        choices=("auto", "umap", "tsne", "pca"),
+    )
+    clusters: int = option(
+        0,
+        "Groups of similar images, by k-means; 0: the root of a tenth of the images, at least 2 "
+        "and at most 30.",
+        minimum=0,
+    )
+    neighbours: int = option(12, "Nearest neighbours shown of each image.", minimum=1)
+    page_mb: float = option(
+        50.0,
+        "Megabytes of the page: thumbnails are as large as fit, and where even the smallest do "
+        "not, they are files in a folder beside it.",
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class Duplicates(OfVectors):
+    """Finds groups of files that show the same, and names the best of each; deletes nothing."""
+
+    group = "run"
+
+    threshold: str = option(
+        "auto",
+        "Cosine similarity from which on two files are duplicates, in (0, 1]; `auto`: what 95 % of "
+        "copies reach that are made of 100 of the photographs, and .95 without --encoder.",
+    )
+    page_groups: int = option(
+        500, "Groups on the page, the largest first; groups.csv has all.", minimum=1
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            usable = self.threshold == "auto" or 0 < float(self.threshold) <= 1
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"--threshold must be a number in (0, 1], or auto. Received: {self.threshold}"
+            )
+
+
+@dataclass(frozen=True)
 class Export(Common, Encoder, Channels):
     """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
 
@@ -695,6 +776,8 @@ COMMANDS = {
     "worth": Worth,
     "embed": Embed,
     "search": Search,
+    "duplicates": Duplicates,
+    "explore": Explore,
     "export": Export,
     "preview": Preview,
     "diagnose": Diagnose,

@@ -25,6 +25,7 @@ from simsiam_keras import (
     plots,
     preflight,
     progress,
+    projector,
     runs,
     start,
     whitening,
@@ -273,15 +274,19 @@ def _accuracies(measured):
 
 
 def _draw_outcome(parts, run_dir, encode, rows, say):
+    probe = parts.probe
+    shown = probe.queries or probe.bank if probe else parts.source
+
+    @functools.cache
+    def features():
+        return monitors.features(encode, parts.recipe, shown)
+
     def curves(path):
         plots.curves(rows, path, f"{parts.facts['method']} on {parts.source.name}")
 
     def embedding(path):
-        probe = parts.probe
-        shown = probe.queries or probe.bank if probe else parts.source
-        features = monitors.features(encode, parts.recipe, shown)
         plots.embedding_map(
-            features,
+            features(),
             None if shown.labels is None else shown.labels[shown.rows()],
             shown.class_names,
             path,
@@ -291,11 +296,18 @@ def _draw_outcome(parts, run_dir, encode, rows, say):
 
     _draw(run_dir, "curves", curves, say)
     _draw(run_dir, "embedding", embedding, say)
+    if parts.projector:
+        path = run_dir / "tensorboard" / projector.CONFIG
+        write = functools.partial(projector.write, source=shown, seed=parts.seed)
+        _try(path, lambda path: write(path.parent, features()), say)
 
 
 def _draw(run_dir, name, draw, say):
+    _try(run_dir / "plots" / f"{name}.png", draw, say)
+
+
+def _try(path, draw, say):
     """Has a picture drawn; without it the run is still what it is."""
-    path = run_dir / "plots" / f"{name}.png"
     try:
         path.parent.mkdir(exist_ok=True)
         draw(path)

@@ -49,6 +49,7 @@ LEVELS = [
         "board",
         "checkpoints",
         "progress",
+        "projector",
         "runs",
         "plots",
         "targets",
