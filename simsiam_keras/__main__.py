@@ -98,6 +98,8 @@ def _dispatch(command, cfg):
         return {"study": runner.run, "compare": compare.run}[command](cfg)
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
+        from simsiam_keras.classifier import command as classifier
+        from simsiam_keras.classifier import predict
         from simsiam_keras.few import command as few
 
     functions = {
@@ -105,6 +107,8 @@ def _dispatch(command, cfg):
         "linear-probe": commands.linear_probe,
         "knn": commands.nearest_neighbours,
         "worth": few.worth,
+        "fine-tune": classifier.fine_tune,
+        "predict": predict.predict,
         "embed": commands.write_features,
         "export": commands.export_encoder,
         "preview": commands.preview,

@@ -48,7 +48,7 @@ def worth(cfg, console=None):
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     check(cfg, train_set, test_set)
-    flip = _flip(cfg, path)
+    flip = flip_of(cfg, path)
     titles, left_out = rows.titles(train_set, cfg.finetune, start, hog.missing(), _trained(path))
     for title, why in left_out.items():
         say(f"{title}: left out, it {why}")
@@ -158,7 +158,7 @@ def _start(path, encoder, trust):
     return start
 
 
-def _flip(cfg, path):
+def flip_of(cfg, path):
     """Whether views are mirrored: as those of the run were, where there is one."""
     if cfg.flip != "auto":
         return cfg.flip == "on"
