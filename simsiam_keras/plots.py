@@ -115,7 +115,7 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
                 markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
             )
             for text, c in zip(legend.get_texts(), classes, strict=True):
-                set_words(text, class_names[c] if class_names else str(c))
+                _write(text, class_names[c] if class_names else str(c))
     ax.set(xticks=[], yticks=[])
     _save(figure, path, title)
 
@@ -146,12 +146,11 @@ def _colour(i, count):
 
 
 def _save(figure, path, title):
-    set_words(figure.suptitle("", fontsize=10), title)
+    _write(figure.suptitle("", fontsize=10), title)
     figure.savefig(path, dpi=110)
 
 
-def set_words(text, words):
-    """Sets the words of a Matplotlib text as they are."""
+def _write(text, words):
     # A name of the user's may hold two dollars, which would be mathematics, begin with _, which
     # Matplotlib leaves out of legends, or hold bytes that are no text.
     text.set_parse_math(False)

@@ -1,12 +1,15 @@
 """What a classifier confuses, and how far its probabilities may be believed, as PNG."""
 
+import warnings
+
 import numpy as np
 
-from simsiam_keras import plots, runs
+from simsiam_keras import runs
 from simsiam_keras.classifier import calibration
 from simsiam_keras.study.figures import BLUE, GREY
 
 NUMBERED = 20  # classes, of which each cell has its number written in it
+LONGEST = 24  # letters of a name
 
 
 def confusion(path, counts, names):
@@ -25,12 +28,11 @@ def confusion(path, counts, names):
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ax.set(xlabel="classified as", ylabel="is")
     if classes <= 2 * NUMBERED:
-        ticks = range(classes), [" "] * classes
+        ticks = range(classes), [_plain(name) for name in names]
         ax.set_xticks(*ticks, rotation=45, ha="right")
         ax.set_yticks(*ticks)
-        for texts in (ax.get_xticklabels(), ax.get_yticklabels()):
-            for text, name in zip(texts, names, strict=True):
-                plots.set_words(text, name)
+        for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+            text.set_parse_math(False)  # a name may hold two dollars
     if classes <= NUMBERED:
         for i, j in np.ndindex(*counts.shape):
             colour = "white" if shares[i, j] > 0.5 else "black"
@@ -72,6 +74,12 @@ def reliability(path, before, after):
     _save(figure, path)
 
 
+def _plain(name):
+    """A name as a picture can show it: bytes that are no text replaced, in one short line."""
+    name = " ".join(name.encode(errors="replace").decode().split())
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+
+
 def _figure(size):
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
@@ -80,5 +88,6 @@ def _figure(size):
 
 def _save(figure, path):
     path.parent.mkdir(exist_ok=True)
-    with runs.atomic_file(path) as file:
+    with runs.atomic_file(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
         figure.savefig(file, dpi=110, format="png")
