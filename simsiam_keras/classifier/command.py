@@ -135,11 +135,14 @@ def _read(both, encoder, run_dir, console):
             f"{both[0].name} has no readable training image of every class; repair the images that "
             "cannot be decoded"
         )
-    features = [_features(encoder, kept, console) for kept in (train, test)]
     return _Data(
-        *(train, features[0], np.searchsorted(values, train_labels)),
-        *(test, features[1], np.searchsorted(values, test_labels)),
-        values,
+        train=train,
+        train_features=_features(encoder, train, console),
+        train_numbers=np.searchsorted(values, train_labels),
+        test=test,
+        test_features=_features(encoder, test, console),
+        test_numbers=np.searchsorted(values, test_labels),
+        values=values,
     )
 
 
