@@ -29,18 +29,36 @@ def probabilities(logits, temperature=1.0):
     return np.exp(_log_softmax(logits, temperature))
 
 
-def likelihood(logits, numbers, temperature=1.0, weights=None):
-    """Mean logarithm of the probability of the right class; minus infinity where it is no number.
+def likelihoods(logits, numbers, temperature=1.0):
+    """Logarithm of the probability of each image's right class `[n]`.
 
     Args:
-        logits: `[n, classes]`, n >= 1.
+        logits: `[n, classes]`.
         numbers: of the right classes `[n]`.
         temperature: that logits are divided by; default 1.
-        weights: of the images `[n]`; default None, all alike.
     """
-    found = _log_softmax(logits, temperature)[np.arange(len(numbers)), numbers]
-    found = np.average(found, weights=weights)
-    return float(found) if np.isfinite(found) else -np.inf
+    return _log_softmax(logits, temperature)[np.arange(len(numbers)), numbers]
+
+
+def gain(values, others, weights=None):
+    """By how much values exceed others of the same images, and the standard error of that.
+
+    Args:
+        values: `[n]`, n >= 1.
+        others: likewise.
+        weights: of the images `[n]`; default None, all alike.
+
+    Returns:
+        The weighted mean of the difference, and its standard error: infinite of one image.
+    """
+    difference = np.asarray(values) - others
+    share = np.ones(len(difference)) if weights is None else np.asarray(weights, "float64")
+    share = share / share.sum()
+    mean = float((share * difference).sum())
+    if len(difference) < 2:
+        return mean, np.inf
+    squares = (share**2 * (difference - mean) ** 2).sum() * len(share) / (len(share) - 1)
+    return mean, float(np.sqrt(squares))
 
 
 def temperature(logits, numbers, prior=1.0):

@@ -11,6 +11,7 @@ from simsiam_keras.classifier import calibration
 from simsiam_keras.few import finetune
 
 GROUPS = 12  # that an encoder is divided into at most, as ConvNeXt is
+ERRORS = 2  # standard errors by which an epoch must exceed the start
 WARMUP = 10  # steps in one of warm-up
 _ROWS = 1024  # images that are read at a time
 
@@ -117,7 +118,8 @@ def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
     """Trains a network and leaves it as it was after the best epoch, the start included.
 
     The best has the highest likelihood of the held-out labels at the temperature that suits it, of
-    those that are no less accurate on them than the start.
+    those that are no less accurate on them than the start. It is the start unless that is exceeded
+    by two standard errors: a handful of held-out images would else choose by chance.
 
     Args:
         net: a `few.finetune.Network`.
@@ -138,31 +140,47 @@ def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
     net.head.set_weights(head)
     order = batches(numbers[fit], cfg.train_batch_size, weights is not None, cfg.seed)
     steps, _ = steps_of(cfg, len(fit))
-    began, rows, best = time.perf_counter(), [], None
+    began, rows, best, first = time.perf_counter(), [], None, None
     for epoch in range(cfg.epochs + 1):
         loss = _steps(net, images, numbers, fit, order, steps if epoch else 0, on_step)
         logits = logits_of(net, images, held)
-        accuracy, likelihood = _judged(logits, numbers[held], weights)
+        accuracy, each = _judged(logits, numbers[held], weights)
+        likelihood = np.average(each, weights=weights)
         rows.append(
             {
                 "epoch": epoch,
                 "loss": loss,
                 "held_out_accuracy": accuracy,
-                "held_out_loss": -likelihood if np.isfinite(likelihood) else None,
+                "held_out_loss": float(-likelihood) if np.isfinite(likelihood) else None,
                 "seconds": round(time.perf_counter() - began, 2),
             }
         )
         if on_epoch:
             on_epoch(rows[-1])
-        if best is None or (likelihood > best[1] and accuracy >= rows[0]["held_out_accuracy"]):
+        if best is None or (
+            likelihood > best.likelihood and accuracy >= rows[0]["held_out_accuracy"]
+        ):
             kept = net.encoder.get_weights(), net.head.get_weights()
-            best = epoch, likelihood, logits, kept
-        elif epoch - best[0] >= cfg.patience:
+            best = _Epoch(epoch, likelihood, each, logits, kept)
+            first = first or best
+        elif epoch - best.number >= cfg.patience:
             break
-    epoch, _, logits, (encoder, last) = best
-    net.encoder.set_weights(encoder)
-    net.head.set_weights(last)
-    return Trained(epoch, logits, rows)
+    more, error = calibration.gain(best.each, first.each, weights)
+    best = best if more > ERRORS * error else first
+    net.encoder.set_weights(best.weights[0])
+    net.head.set_weights(best.weights[1])
+    return Trained(best.number, best.logits, rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Epoch:
+    """What an epoch left, and how likely it makes the held-out labels, in the mean and each."""
+
+    number: int
+    likelihood: float
+    each: np.ndarray
+    logits: np.ndarray
+    weights: tuple
 
 
 def _steps(net, images, numbers, fit, order, steps, on_step):
@@ -178,12 +196,12 @@ def _steps(net, images, numbers, fit, order, steps, on_step):
 
 
 def _judged(logits, numbers, weights):
-    """Accuracy and likelihood of held-out images, each weighted."""
+    """Weighted accuracy of held-out images, and the likelihood of each label."""
     if not np.isfinite(logits).all():
-        return 0.0, -np.inf
+        return 0.0, np.full(len(numbers), -np.inf)
     accuracy = float(np.average(logits.argmax(-1) == numbers, weights=weights))
     warmth = calibration.temperature(logits, numbers)
-    return accuracy, calibration.likelihood(logits, numbers, warmth, weights)
+    return accuracy, calibration.likelihoods(logits, numbers, warmth)
 
 
 def logits_of(net, images, rows):

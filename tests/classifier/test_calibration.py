@@ -71,15 +71,33 @@ def test_a_temperature_is_found_again():
     assert calibration.temperature(logits, drawn.sum(-1)) == pytest.approx(2.5, rel=0.05)
 
 
-def test_the_likelihood_is_the_mean_logarithm():
+def test_likelihoods_are_logarithms_of_probabilities():
     logits, numbers = some(20)
-    by_loop = -cross_entropy(logits, numbers, 2.0, 0.0)
-    assert calibration.likelihood(logits, numbers, 2.0) == pytest.approx(by_loop)
-    weights = np.arange(1, 21)
     each = [-cross_entropy(logits[i : i + 1], numbers[i : i + 1], 2.0, 0.0) for i in range(20)]
-    expected = np.dot(each, weights) / weights.sum()
-    assert calibration.likelihood(logits, numbers, 2.0, weights) == pytest.approx(expected)
-    assert calibration.likelihood(np.full((2, 3), np.nan), [0, 1]) == -np.inf
+    found = calibration.likelihoods(logits, numbers, 2.0)
+    np.testing.assert_allclose(found, each)
+    assert np.abs(found - calibration.likelihoods(logits, numbers, 0.5)).max() > 0.1
+    assert np.isfinite(calibration.likelihoods(1e4 * logits, numbers)).all()
+
+
+def test_a_gain_has_the_standard_error_of_a_mean():
+    random = np.random.default_rng(0)
+    a, b = random.normal(0.3, 1, 50), random.normal(0, 2, 50)
+    mean, error = calibration.gain(a, b)
+    assert mean == pytest.approx((a - b).mean())
+    assert error == pytest.approx((a - b).std(ddof=1) / np.sqrt(50))
+    apart = np.sqrt(a.var(ddof=1) / 50 + b.var(ddof=1) / 50)  # of other images
+    assert abs(error - apart) > 0.001
+    same = calibration.gain(a, b, np.full(50, 7.0))
+    assert same == pytest.approx((mean, error))
+    # Two groups that count alike: the error of the mean of two means, but for 1 / (n - 1).
+    weights = np.r_[np.full(40, 1 / 40), np.full(10, 1 / 10)]
+    mean, error = calibration.gain(a, b, weights)
+    d = a - b
+    assert mean == pytest.approx((d[:40].mean() + d[40:].mean()) / 2)
+    squares = ((d[:40] - mean) ** 2).mean() / 40 + ((d[40:] - mean) ** 2).mean() / 10
+    assert error == pytest.approx(np.sqrt(squares / 4), rel=0.02)
+    assert calibration.gain([1.0], [0.0]) == (1.0, np.inf)
 
 
 def error_by_loops(confidence, right, bins=15, middle=False):

@@ -151,20 +151,18 @@ class Weights:
         self.set.append(weights)
 
 
-def kept(right, patience=10):
-    """The best epoch where these of six held-out images are right after each."""
-    numbers = np.arange(6) % 2
-    logits = []
+def kept(right, patience=10, times=20):
+    """What is kept where these of six held-out images are right after each; each image is there
+    several times."""
+    numbers = np.tile(np.arange(6) % 2, times)
+    n, logits = len(numbers), []
     for count in right:
-        sign = np.where(np.arange(6) < (count or 0), 1, -1)[:, None]
-        own = np.eye(2)[numbers] * sign
-        if count is None:
-            own = np.full((6, 2), np.nan)
-        logits.append(own)
+        sign = np.where(np.tile(np.arange(6), times) < (count or 0), 1, -1)[:, None]
+        logits.append(np.eye(2)[numbers] * sign if count is not None else np.full((n, 2), np.nan))
     net = Scripted(logits)
-    cfg = configuration(epochs=len(right) - 1, steps=1, train_batch_size=6, patience=patience)
-    data = np.zeros((12, 2, 2, 3)), np.concatenate([numbers, numbers])
-    parts = np.arange(6), np.arange(6, 12)
+    cfg = configuration(epochs=len(right) - 1, steps=1, train_batch_size=n, patience=patience)
+    data = np.zeros((2 * n, 2, 2, 3)), np.concatenate([numbers, numbers])
+    parts = np.arange(n), np.arange(n, 2 * n)
     found = network.train(net, "start", "head", data, parts, cfg)
     assert net.encoder.set[-1] == f"epoch {found.best_epoch}"
     return found
@@ -178,23 +176,28 @@ def test_the_best_epoch_is_kept_and_the_start_unless_one_is_better():
     assert found.best_epoch == 1 and len(found.rows) == 5
 
 
-def test_what_is_less_accurate_than_the_start_is_never_kept():
-    """Though it is likelier: of five right by a hair and one wrong by far, against four by far."""
-    numbers = np.arange(6) % 2
-    own = np.eye(2)[numbers]
-    start = own * np.array([0.01, 0.01, 0.01, 0.01, 0.01, -9])[:, None]
-    later = own * np.array([9.0, 9, 9, 9, -0.01, -0.01])[:, None]
+def test_a_few_images_do_not_show_that_an_epoch_is_better():
+    assert kept([4, 5, 5], times=1).best_epoch == 0
+    assert kept([4, 5, 5], times=20).best_epoch == 1
 
-    def likelihood(logits):
-        warmth = calibration.temperature(logits, numbers)
-        return calibration.likelihood(logits, numbers, warmth)
 
-    assert likelihood(later) > likelihood(start)
-    net = Scripted([start, later])
-    cfg = configuration(epochs=1, steps=1, train_batch_size=6)
-    data = np.zeros((12, 2, 2, 3)), np.concatenate([numbers, numbers])
-    found = network.train(net, "s", "h", data, (np.arange(6), np.arange(6, 12)), cfg)
-    assert found.best_epoch == 0
+@pytest.mark.parametrize(("later", "epoch"), [([1, 1, 1, 0, 0], 0), ([1, 1, 1, 1, 0], 1)])
+def test_what_is_less_accurate_than_the_start_is_never_kept(later, epoch):
+    """Though it is likelier: sure of what is right, against right by a hair and wrong by far."""
+    numbers = np.tile(np.arange(5) % 2, 40)
+    own, n = np.eye(2)[numbers], len(numbers)
+    start = own * np.tile([0.01, 0.01, 0.01, 0.01, -9], 40)[:, None]
+    better = own * np.tile(np.where(later, 9.0, -0.01), 40)[:, None]
+
+    def each(logits):
+        return calibration.likelihoods(logits, numbers, calibration.temperature(logits, numbers))
+
+    gain, error = calibration.gain(each(better), each(start))
+    assert gain > network.ERRORS * error
+    cfg = configuration(epochs=1, steps=1, train_batch_size=n)
+    data = np.zeros((2 * n, 2, 2, 3)), np.concatenate([numbers, numbers])
+    parts = np.arange(n), np.arange(n, 2 * n)
+    assert network.train(Scripted([start, better]), "s", "h", data, parts, cfg).best_epoch == epoch
 
 
 def test_training_that_diverges_keeps_the_start():
