@@ -91,8 +91,8 @@ def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
         new.mkdir()
         old.mkdir()
         encoder.save(new / "encoder.keras")
-        if _has_tensorflow():
-            _write_saved_model(encoder, new / "encoder")
+        if has_tensorflow():
+            write_saved_model(encoder, new / "encoder")
         names = [name for name in cards.FORMS if (new / name).exists()]
         digests = {name: cards.digest(new / name) for name in names}
         for path in new.rglob("*"):  # before a result.json says that they are there
@@ -198,7 +198,7 @@ def _read_keras(path, trust):
 
 def _read_saved_model(path, trust):
     del trust  # nothing of it can be held back
-    if not _has_tensorflow():
+    if not has_tensorflow():
         raise ImportError(
             f"{path} is a SavedModel; install tensorflow to read it, or use {path}.keras"
         )
@@ -288,7 +288,15 @@ def _refuse_not_finite(path, values):
             )
 
 
-def _write_saved_model(encoder, path):
+def write_saved_model(encoder, path, classes=()):
+    """Writes a model of images as a SavedModel.
+
+    Args:
+        encoder: a `keras.Model`, images `[n, side, side, c]` to `[n, width]`.
+        path: the folder.
+        classes: names that the signature `classes` gives as `names`; default none, and it is not
+            there.
+    """
     import tensorflow as tf
 
     if keras.backend.backend() == "tensorflow":
@@ -314,10 +322,15 @@ def _write_saved_model(encoder, path):
     served.__call__ = call
     module.serve = served
     signatures = {name: signature for name in ("serving_default", "serve")}
+    if classes:
+        names = tf.constant([name.encode("utf-8", "surrogateescape") for name in classes])
+        module.classes = tf.function(lambda: {"names": names}, input_signature=[])
+        signatures["classes"] = module.classes.get_concrete_function()
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
-def _has_tensorflow():
+def has_tensorflow():
+    """Whether TensorFlow is installed."""
     try:
         import tensorflow  # noqa: F401
     except ImportError:

@@ -589,6 +589,94 @@ class Worth(EncoderInput):
 
 
 @dataclass(frozen=True)
+class FineTune(EncoderInput):
+    """Trains an encoder and a classifier on labels, beside the linear probe."""
+
+    group = "optimization"
+
+    encoder: str = redefine(Worth, "encoder")
+    test_split: str = redefine(LinearProbe, "test_split")
+    classes: int = redefine(LinearProbe, "classes")
+    labels_per_class: int = option(
+        0, "Labels of each class to learn from, drawn by --seed; 0: all.", minimum=0
+    )
+    labels_fraction: float = option(
+        0.0, "Share of each class's labels, likewise; 0: all.", minimum=0
+    )
+    validation_fraction: float = option(
+        0.2, "Share of these that chooses the epoch and calibrates.", minimum=0
+    )
+    lr: float = option(1e-3, "Highest learning rate of the last layer, of Adam.", minimum=0)
+    layer_decay: float = option(
+        0.75,
+        "Rate of a group of layers as a share of that of the group above it; the encoder has up to "
+        "12. 1: the same rate for all, 0: the last layer alone.",
+        minimum=0,
+    )
+    class_balance: str = option(
+        "none",
+        "`balanced`: batches have as many images of one class as of another, and held-out classes "
+        "count alike.",
+        choices=("none", "balanced"),
+    )
+    epochs: int = option(
+        20, "Passes over the images, after each of which it is measured.", minimum=1
+    )
+    steps: int = option(
+        60, "Steps in all of them at the least: few images come more often.", minimum=1
+    )
+    patience: int = option(
+        5, "Epochs without a better one on the held-out part, after which it ends.", minimum=1
+    )
+    train_batch_size: int = option(32, "Views in an optimizer step.", minimum=2)
+    batch_norm: str = option(
+        "learned",
+        "The encoder's batch normalization: learned, or kept as it is.",
+        choices=("kept", "learned"),
+    )
+    min_crop: float = option(
+        0.5, "Smallest crop of a view as a share of the area; 1: the whole image.", minimum=0
+    )
+    flip: str = redefine(Worth, "flip", help="Mirror views; `auto`: as the views of a run were.")
+
+    def __post_init__(self):
+        if not self.encoder:
+            raise ValueError("--encoder is required: a run folder or a .keras file")
+        if self.labels_per_class and self.labels_fraction:
+            raise ValueError(
+                "--labels_per_class and --labels_fraction both say how many labels to take; give "
+                f"one. Received: {self.labels_per_class} and {self.labels_fraction}"
+            )
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Predict(Common, Images):
+    """Labels images with a classifier of `fine-tune`, and says how sure it is, as CSV."""
+
+    group = "run"
+
+    run_dir: str = redefine(Common, "run_dir", help="Folder of the table where --output has none.")
+    split: str = redefine(Images, "split", default="all", help="Split to label.")
+    classifier: str = option("", "Run folder of `fine-tune`, or its classifier.keras (required).")
+    output: str = option("", "Table to write; default RUN_DIR/labels.csv.")
+    precision: float = option(
+        0.95,
+        "An image is `sure` where its probability is so high that of held-out images with that "
+        "much, at least this share was right.",
+        minimum=0,
+    )
+    batch_size: int = redefine(EncoderInput, "batch_size")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.classifier:
+            raise ValueError("--classifier is required: a run folder of `fine-tune`")
+        if not (self.output or self.run_dir):
+            raise ValueError("--output is required: the table to write, such as labels.csv")
+
+
+@dataclass(frozen=True)
 class Embed(EncoderInput):
     """Writes the features of a data set, and which image each is of."""
 
@@ -774,6 +862,8 @@ COMMANDS = {
     "linear-probe": LinearProbe,
     "knn": KNN,
     "worth": Worth,
+    "fine-tune": FineTune,
+    "predict": Predict,
     "embed": Embed,
     "search": Search,
     "duplicates": Duplicates,
