@@ -99,6 +99,7 @@ def _dispatch(command, cfg):
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
         from simsiam_keras import commands
         from simsiam_keras.few import command as few
+        from simsiam_keras.formats import command as formats
         from simsiam_keras.gallery import embed, search
 
     functions = {
@@ -108,7 +109,7 @@ def _dispatch(command, cfg):
         "worth": few.worth,
         "embed": embed.embed,
         "search": search.search,
-        "export": commands.export_encoder,
+        "export": formats.export_encoder,
         "preview": commands.preview,
     }
     return functions[command](cfg)
