@@ -26,7 +26,7 @@ def write(job, form, path):
     """
     own = (None, *job.encoder.input_shape[1:])
     shape = (None, None, None, job.channels) if form.any_size else own
-    before = preprocessing.tensorflow(job.size, job.eval_crop, exact=False)
+    before = preprocessing.tensorflow(job.size, job.eval_crop)
     before = before if form.any_size else _as_they_are
     calibration = job.calibration if form.int8 else None
     path.write_bytes(graphs.tflite(job.encoder, before, shape, calibration))

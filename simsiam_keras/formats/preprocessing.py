@@ -2,15 +2,20 @@
 
 It computes what `data.images.resize_and_crop` has Pillow compute: the short side becomes
 `round(size / eval_crop)`, bilinear with antialiasing, and the centre is cropped. As Pillow does, it
-weighs the pixels of a line by a triangle, in whole parts of 2^22, first across, then down, and
-rounds after each. Only what the crop keeps is computed, by a matrix of weights for each direction.
-In float64 all of these sums are exact, and so are ties: every pixel is Pillow's.
+weighs the pixels of a line by a triangle, first across, then down, and rounds after each. Only what
+the crop keeps is computed, by a matrix of weights for each direction.
+
+Pillow's weights are whole parts of 2^22. Here they are quotients of whole numbers, in two digits of
+11 bits, high and low: sums of a digit times a pixel are exact in float32, and so ties fall as they
+fall in Pillow.
 """
 
 import numpy as np
 
-PARTS = 2.0**22  # that Pillow divides a weight into
-# As ONNX writes a graph; 1, 7 and 11 are its numbers for float32, int64 and float64.
+DIGIT = 2**11
+HALF = 2**21  # of 2^22 parts
+
+# As ONNX writes a graph; 1 and 7 are its numbers for float32 and int64.
 _ONNX = """
 prepare (uint8[n, height, width, {channels}] images)
 => (float[n, {size}, {size}, {channels}] pixels)
@@ -20,20 +25,18 @@ prepare (uint8[n, height, width, {channels}] images)
   columns = Gather (shape, at_2)
   short = Min (rows, columns)
 {sides}
-  values = Cast <to = 11> (images)
+  values = Cast <to = 1> (images)
   across = Transpose <perm = [0, 1, 3, 2]> (values)
-  turned = Transpose <perm = [1, 0]> (columns_weights)
-  narrow_parts = MatMul (across, turned)
-  narrow_whole = Div (narrow_parts, parts)
-  narrow_half = Add (narrow_whole, half_double)
-  narrow = Floor (narrow_half)
-  lines = Reshape (narrow, flat_shape)
-  small_parts = MatMul (rows_weights, lines)
-  small_whole = Div (small_parts, parts)
-  small_half = Add (small_whole, half_double)
-  small = Floor (small_half)
-  small_float = Cast <to = 1> (small)
-  planes = Reshape (small_float, plane_shape)
+  high_turned = Transpose <perm = [1, 0]> (high_columns)
+  low_turned = Transpose <perm = [1, 0]> (low_columns)
+  high_across = MatMul (across, high_turned)
+  low_across = MatMul (across, low_turned)
+{across}
+  lines = Reshape (whole_across, flat_shape)
+  high_down = MatMul (high_rows, lines)
+  low_down = MatMul (low_rows, lines)
+{down}
+  planes = Reshape (whole_down, plane_shape)
   pixels = Transpose <perm = [0, 1, 3, 2]> (planes)
 }}
 """
@@ -54,27 +57,44 @@ _SIDE = """
   long_S = Max (rounded_S, target)
   margin_S = Sub (long_S, size)
   first_S = Div (margin_S, two)
-  first_double_S = Cast <to = 11> (first_S)
-  side_double_S = Cast <to = 11> (S)
-  long_double_S = Cast <to = 11> (long_S)
-  scale_S = Div (side_double_S, long_double_S)
-  support_S = Max (scale_S, one_double)
-  output_S = Add (first_double_S, centres)
-  place_S = Mul (output_S, scale_S)
-  S_scalar = Squeeze (S)
-  numbers_S = Range (zero_scalar, S_scalar, one_scalar)
-  numbers_double_S = Cast <to = 11> (numbers_S)
-  input_S = Add (numbers_double_S, half_double)
-  apart_S = Sub (input_S, place_S)
+  scalar_S = Squeeze (S)
+  numbers_S = Range (zero_scalar, scalar_S, one_scalar)
+  twice_in_S = Mul (numbers_S, two)
+  odd_in_S = Add (twice_in_S, one)
+  place_in_S = Mul (odd_in_S, long_S)
+  output_S = Add (first_S, outputs)
+  twice_out_S = Mul (output_S, two)
+  odd_out_S = Add (twice_out_S, one)
+  place_out_S = Mul (odd_out_S, S)
+  apart_S = Sub (place_in_S, place_out_S)
   distance_S = Abs (apart_S)
-  share_S = Div (distance_S, support_S)
-  triangle_S = Sub (one_double, share_S)
-  positive_S = Max (triangle_S, zero_double)
-  total_S = ReduceSum <keepdims = 1> (positive_S, axis_1)
-  weight_S = Div (positive_S, total_S)
-  parts_S = Mul (weight_S, parts)
-  more_parts_S = Add (parts_S, half_double)
-  S_weights = Floor (more_parts_S)
+  longest_S = Max (long_S, S)
+  reach_S = Mul (longest_S, two)
+  room_S = Sub (reach_S, distance_S)
+  triangle_S = Max (room_S, zero)
+  total_S = ReduceSum <keepdims = 1> (triangle_S, axis_1)
+  scaled_S = Mul (triangle_S, digit)
+  high_whole_S = Div (scaled_S, total_S)
+  left_S = Mod (scaled_S, total_S)
+  scaled_left_S = Mul (left_S, digit)
+  low_whole_S = Div (scaled_left_S, total_S)
+  last_S = Mod (scaled_left_S, total_S)
+  twice_last_S = Add (last_S, last_S)
+  less_S = Less (twice_last_S, total_S)
+  up_S = Not (less_S)
+  carry_S = Cast <to = 7> (up_S)
+  low_rounded_S = Add (low_whole_S, carry_S)
+  high_S = Cast <to = 1> (high_whole_S)
+  low_S = Cast <to = 1> (low_rounded_S)
+"""
+# The sum of both digits as a whole pixel, halves rounded up.
+_WHOLE = """
+  with_half_S = Add (low_S, half)
+  shifted_S = Div (with_half_S, digit_float)
+  carried_S = Floor (shifted_S)
+  both_S = Add (high_S, carried_S)
+  divided_S = Div (both_S, digit_float)
+  whole_S = Floor (divided_S)
 """
 
 
@@ -92,31 +112,32 @@ def onnx_graph(size, eval_crop, channels, opset, ir_version):
         An `onnx.ModelProto` from `images`, uint8 `[n, height, width, channels]`, to `pixels`, float
         `[n, size, size, channels]` of whole numbers.
     """
-    from onnx import helper, numpy_helper, parser
+    from onnx import numpy_helper, parser
 
-    sides = "".join(_side(name) for name in ("rows", "columns"))
-    graph = parser.parse_graph(_ONNX.format(size=size, channels=channels, sides=sides))
+    sides = _of(_SIDE, "rows") + _of(_SIDE, "columns")
+    parts = {"sides": sides, "across": _of(_WHOLE, "across"), "down": _of(_WHOLE, "down")}
+    graph = parser.parse_graph(_ONNX.format(size=size, channels=channels, **parts))
     constants = {
-        "at_1": np.array([1]),
-        "at_2": np.array([2]),
-        "axis_1": np.array([1]),
-        "target": np.array([round(size / eval_crop)]),
-        "size": np.array([size]),
-        "one": np.array([1]),
-        "two": np.array([2]),
-        "zero_scalar": np.array(0),
-        "one_scalar": np.array(1),
-        "flat_shape": np.array([0, 0, -1]),
-        "plane_shape": np.array([0, 0, channels, size]),
-        "centres": np.arange(size)[:, None] + 0.5,
-        "half_double": np.array([0.5]),
-        "one_double": np.array([1.0]),
-        "zero_double": np.array([0.0]),
-        "parts": np.array([PARTS]),
+        "at_1": [1],
+        "at_2": [2],
+        "axis_1": [1],
+        "target": [round(size / eval_crop)],
+        "size": [size],
+        "zero": [0],
+        "one": [1],
+        "two": [2],
+        "digit": [DIGIT],
+        "zero_scalar": 0,
+        "one_scalar": 1,
+        "flat_shape": [0, 0, -1],
+        "plane_shape": [0, 0, channels, size],
+        "outputs": np.arange(size)[:, None],
     }
     for name, value in constants.items():
-        graph.initializer.append(numpy_helper.from_array(value, name))
-    return _model(helper, graph, opset, ir_version)
+        graph.initializer.append(numpy_helper.from_array(np.array(value, "int64"), name))
+    for name, value in (("half", HALF), ("digit_float", DIGIT)):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], "float32"), name))
+    return _model(graph, opset, ir_version)
 
 
 def onnx_cast(shape, opset, ir_version):
@@ -130,67 +151,69 @@ def onnx_cast(shape, opset, ir_version):
     Returns:
         An `onnx.ModelProto` from `images`, uint8, to `pixels`, float, both `[n, *shape]`.
     """
-    from onnx import helper, parser
+    from onnx import parser
 
     dims = ", ".join(map(str, ("n", *shape)))
     head = f"cast (uint8[{dims}] images) => (float[{dims}] pixels)"
     graph = parser.parse_graph(f"{head} {{ pixels = Cast <to = 1> (images) }}")
-    return _model(helper, graph, opset, ir_version)
+    return _model(graph, opset, ir_version)
 
 
-def _side(name):
-    words = _SIDE.replace("S_scalar", f"{name}_scalar").replace("S_weights", f"{name}_weights")
-    for before, after in (("_S", f"_{name}"), ("(S)", f"({name})"), ("(S,", f"({name},")):
-        words = words.replace(before, after)
-    return words
+def _of(lines, name):
+    """The lines of a template with a name in the place of `S`."""
+    for before, after in (("_S ", f"_{name} "), ("_S)", f"_{name})"), ("_S,", f"_{name},")):
+        lines = lines.replace(before, after)
+    return lines.replace("(S,", f"({name},").replace(" S)", f" {name})").replace("(S)", f"({name})")
 
 
-def _model(helper, graph, opset, ir_version):
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
-    )
+def _model(graph, opset, ir_version):
+    from onnx import helper
+
+    imports = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
 
-def tensorflow(size, eval_crop, exact=True):
+def tensorflow(size, eval_crop):
     """The same as a function of TensorFlow's tensors.
 
     Args:
         size: as in `onnx_graph`.
         eval_crop: likewise.
-        exact: whether it computes in float64; LiteRT cannot, and in float32 some ties fall the
-            other way, by 1 of 255.
 
     Returns:
         A function of uint8 `[n, height, width, c]` to float32 `[n, size, size, c]`.
     """
     import tensorflow as tf
 
-    target, kind = round(size / eval_crop), tf.float64 if exact else tf.float32
-    centres = tf.constant(np.arange(size)[:, None] + 0.5, kind)
+    target = round(size / eval_crop)
+    outputs = tf.range(size)[:, None]
 
     def weights(side, short):
         quotient, rest = side * target // short, side * target % short
         up = (2 * rest > short) | ((2 * rest == short) & (quotient % 2 == 1))
         long = tf.maximum(quotient + tf.cast(up, tf.int32), target)
-        scale = tf.cast(side, kind) / tf.cast(long, kind)
-        place = (tf.cast((long - size) // 2, kind) + centres) * scale
-        apart = tf.abs(tf.cast(tf.range(side), kind) + 0.5 - place)
-        triangle = tf.maximum(1.0 - apart / tf.maximum(scale, 1.0), 0.0)
-        weights = triangle / tf.reduce_sum(triangle, axis=1, keepdims=True)
-        return tf.floor(weights * PARTS + 0.5) if exact else weights
+        place_in = (2 * tf.range(side) + 1) * long
+        place_out = (2 * ((long - size) // 2 + outputs) + 1) * side
+        triangle = tf.maximum(2 * tf.maximum(side, long) - tf.abs(place_in - place_out), 0)
+        total = tf.reduce_sum(triangle, axis=1, keepdims=True)
+        high, left = triangle * DIGIT // total, triangle * DIGIT % total
+        low, last = left * DIGIT // total, left * DIGIT % total
+        low += tf.cast(2 * last >= total, tf.int32)
+        return tf.cast(high, tf.float32), tf.cast(low, tf.float32)
 
-    def rounded(values):
-        return tf.floor(values / PARTS + 0.5 if exact else values + 0.5)
+    def whole(high, low):
+        return tf.floor((high + tf.floor((low + HALF) / DIGIT)) / DIGIT)
 
     def prepare(images):
         shape, channels = tf.shape(images), images.shape[-1]
         n, rows, columns = shape[0], shape[1], shape[2]
         short = tf.minimum(rows, columns)
-        across = tf.transpose(tf.cast(images, kind), [0, 1, 3, 2])
+        across = tf.transpose(tf.cast(images, tf.float32), [0, 1, 3, 2])
         across = tf.reshape(across, [n * rows * channels, columns])
-        narrow = rounded(tf.matmul(across, weights(columns, short), transpose_b=True))
+        digits = weights(columns, short)
+        narrow = whole(*(tf.matmul(across, digit, transpose_b=True) for digit in digits))
         lines = tf.reshape(narrow, [n, rows, channels * size])
-        small = tf.cast(rounded(tf.matmul(weights(rows, short)[None], lines)), tf.float32)
+        small = whole(*(tf.matmul(digit[None], lines) for digit in weights(rows, short)))
         return tf.transpose(tf.reshape(small, [n, size, channels, size]), [0, 1, 3, 2])
 
     return prepare
