@@ -1,6 +1,6 @@
 """An encoder behind HTTP: features of uploaded images, and the images of a gallery like them.
 
-    EXPORT=saved_models/handover VECTORS=gallery/vectors.parquet uvicorn --app-dir examples/serve app:app
+    EXPORT=handover VECTORS=vectors.parquet uvicorn --app-dir examples/serve app:app
 
 `EXPORT` is a folder that `export --format=onnx` wrote. Neither Keras nor a backend is imported.
 """
@@ -106,7 +106,7 @@ async def uploads(request, field, most):
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
         raise Refused(415, f"send a form with files in `{field}`. Received: {kind[:60] or 'none'}")
-    async with request.form(max_files=most, max_fields=0) as form:
+    async with request.form(max_files=most, max_fields=8) as form:
         files = form.getlist(field)
         if not files or len(files) != len(form.multi_items()):
             names = sorted({name[:40] for name, _ in form.multi_items()})
@@ -116,11 +116,9 @@ async def uploads(request, field, most):
                 taken, given = ", ".join(LIMITS.types), (file.content_type or "none")[:60]
                 raise Refused(415, f"file {number} must be {taken}. Received: {given}")
             if not 0 < file.size <= LIMITS.file_bytes:
-                status = 413 if file.size else 422
-                raise Refused(
-                    status,
-                    f"file {number} must have 1 to {LIMITS.file_bytes} bytes. Received: {file.size}",
-                )
+                most = f"1 to {LIMITS.file_bytes} bytes"
+                sentence = f"file {number} must have {most}. Received: {file.size}"
+                raise Refused(413 if file.size else 422, sentence)
         return [await file.read() for file in files]
 
 

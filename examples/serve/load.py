@@ -1,6 +1,6 @@
 """How many requests a second the service answers: workers that each send the next when one is done.
 
-    python examples/serve/load.py --url=http://127.0.0.1:8000/features --file=photo.jpg --workers=4
+python examples/serve/load.py --url=http://127.0.0.1:8000/features --file=photo.jpg --workers=4
 """
 
 import argparse

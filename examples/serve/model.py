@@ -102,7 +102,9 @@ def pixels(data, number, encoder, limits):
             )
         side = OVERSAMPLED * round(encoder.size / encoder.crop)
         image = codec.decode(data, side, encoder.range, encoder.channels)
-        return image if encoder.any_size else codec.resize_and_crop(image, encoder.size, encoder.crop)
+        return (
+            image if encoder.any_size else codec.resize_and_crop(image, encoder.size, encoder.crop)
+        )
     except Refused:
         raise
     except Exception as error:  # every decoder raises what it likes

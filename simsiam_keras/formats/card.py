@@ -200,7 +200,8 @@ def _files(facts):
     rows = []
     for name, fact in sorted(facts.items()):
         if "largest_difference" in fact:
-            checked = f"features within {fact['largest_difference']:.1g} of the largest one's size"
+            far = fact["largest_difference"]
+            checked = f"differ by {far:.1g} of the largest feature" if far else "the same"
         elif "cosine" in fact:
             checked = f"cosine of features at least {fact['cosine']:.3f}; {_lost(fact)}"
         else:

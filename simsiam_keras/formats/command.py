@@ -143,7 +143,8 @@ def _write(cfg, job, form, facts, say, path):
 
 def _said(fact):
     if "largest_difference" in fact:
-        return f"features within {fact['largest_difference']:.2g} of Keras's"
+        far = fact["largest_difference"]
+        return f"features differ by {far:.2g} of the largest" if far else "the same features"
     if "loss_in_points" in fact:
         value = next(value for name, value in fact.items() if f"{name}_float" in fact)
         lost = fact["loss_in_points"]

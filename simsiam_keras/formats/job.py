@@ -117,7 +117,7 @@ def check(job, form, encode):
     if form.int8:
         if least < LEAST_COSINE:
             raise _unlike(form, f"features with a cosine of {least:.2f} to them")
-        return {"cosine": round(least, 4)}
+        return {"cosine": round(least, 6)}
     if most > TOLERANCE:
         raise _unlike(form, f"features that differ by {most:.2g} of the largest")
     return {"largest_difference": float(f"{most:.2g}")}

@@ -62,7 +62,8 @@ def opened(cfg, say):
         start.file_of(path)  # says what there may be
     encoder = start.architecture(cfg, cfg.image_size or SIDE)
     say(start.load(cfg, encoder))
-    named = " with ".join(filter(None, (cfg.encoder, cfg.weights)))
+    file = Path(cfg.weights).name  # no path: a card is read elsewhere
+    named = " with ".join(filter(None, (cfg.encoder, file)))
     return Exported(encoder, cfg.eval_crop or 1.0, None, None, None, f"known weights, {named}")
 
 
@@ -78,7 +79,10 @@ def _of_run(cfg, say):
     position = checkpoints.restore_encoder(folder, encoder, say)
     if position is None:
         raise ValueError(f"{folder} has no checkpoint yet; train at least one epoch")
-    stored, origin = runs.value_range(folder), f"the last checkpoint of {folder}"
+    stored, origin = (
+        runs.value_range(folder),
+        f"the last checkpoint of the run {folder.resolve().name}",
+    )
     return Exported(encoder, recipe.eval_crop, stored, folder, position.epoch, origin)
 
 
@@ -103,7 +107,7 @@ def _of_file(cfg, path, say):
     say(f"Exports the encoder of {path}.")
     run = path.parent if path.name == "encoder.keras" else None
     run = run if run and (run / "flags.cfg").is_file() else None
-    return Exported(encoder, crop, loaded.stored_range, run, None, f"the file {path}")
+    return Exported(encoder, crop, loaded.stored_range, run, None, f"the file {path.name}")
 
 
 def of_run(exported):

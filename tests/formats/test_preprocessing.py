@@ -57,9 +57,7 @@ def test_other_channels(channels):
 @pytest.mark.parametrize("opset", [13, 15, 18, 20])
 def test_operator_sets(opset):
     images = pixels(1, 41, 29, 3)
-    np.testing.assert_array_equal(
-        by_onnx(16, 0.8, opset=opset)(images), by_pillow(images, 16, 0.8)
-    )
+    np.testing.assert_array_equal(by_onnx(16, 0.8, opset=opset)(images), by_pillow(images, 16, 0.8))
 
 
 @pytest.mark.parametrize("make", [by_onnx, by_tensorflow])
