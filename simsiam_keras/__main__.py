@@ -31,7 +31,7 @@ FUNCTIONS = {
     "search": "gallery.search:search",
     "duplicates": "explore.command:duplicates",
     "explore": "explore.command:explore",
-    "export": "commands:export_encoder",
+    "export": "formats.command:export_encoder",
     "preview": "commands:preview",
 }
 
