@@ -112,8 +112,8 @@ def in_a_folder(folder, originals, encoder):
         print(
             f"{len(originals)} photographs and {len(chosen) * len(MILD)} copies of {len(chosen)}, "
             f"--threshold={threshold} ({result['threshold']}): {result['groups']} groups, of the "
-            f"pairs in them {100 * right / max(1, found):.1f} % are right, {100 * right / made:.1f} "
-            "% of those made are found"
+            f"pairs in them {100 * right / max(1, found):.1f} % are right, "
+            f"{100 * right / made:.1f} % of those made are found"
         )
 
 
