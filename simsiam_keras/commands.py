@@ -10,22 +10,17 @@ from simsiam_keras import (
     checkpoints,
     config,
     distribute,
-    export,
     inputs,
     interrupts,
     plots,
     preflight,
     runs,
     settings,
-    start,
     train,
     views,
 )
 from simsiam_keras.data import ranges
-from simsiam_keras.errors import reading
 from simsiam_keras.progress import saying
-
-PIXEL_BYTES = 2**27  # of the pixels that `linear-probe` classifies beside the features, in float32
 
 
 @settings.own
@@ -63,42 +58,6 @@ def pretrain(cfg, console=None):
 
 
 @settings.own
-def export_encoder(cfg, console=None):
-    """Writes the encoder of a run's last checkpoint, finished or not, or one with known weights.
-
-    Args:
-        cfg: a `config.Export`.
-        console: a `rich.console.Console` for what is said, standard error by default.
-
-    Returns:
-        A dict that says what was written.
-
-    Raises:
-        ValueError: if the folder is no run or has no checkpoint yet, or the weights cannot be had.
-    """
-    runs.refuse_unspellable(cfg.output, "output")
-    say = saying(console or Console(stderr=True))
-    if not cfg.run_dir:
-        encoder = start.architecture(cfg, cfg.image_size)
-        say(start.load(cfg, encoder))
-        written = export.save_encoder(encoder, cfg.output, cfg.eval_crop)
-        return {"written": ", ".join(map(str, written)), "run_dir": cfg.output}
-    source_dir = Path(cfg.run_dir)
-    path = source_dir / "flags.cfg"
-    if not path.exists():
-        raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
-    with reading(path, "give the folder of a run with its own flags.cfg"):
-        trained = config.parse("pretrain", [f"--flagfile={path}"])
-        recipe = build.recipe(trained)
-        encoder = build.plain_encoder(trained, recipe.size)
-    position = checkpoints.restore_encoder(source_dir, encoder, say)
-    if position is None:
-        raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
-    stored_range = runs.value_range(source_dir)
-    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop, stored_range)
-    return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
-
-
 @settings.own
 def preview(cfg, console=None):
     """Draws pairs of views into a PNG.

@@ -10,7 +10,7 @@ from simsiam_keras.errors import sentence
 TEST = "test"  # the split that is classified where nobody says
 
 
-def images_of(cfg, split, known=None, channels=3):
+def images_of(cfg, split, known=None, channels=3, lenient=False):
     """The images that the flags of any command name, of one of their splits.
 
     Args:
@@ -18,13 +18,15 @@ def images_of(cfg, split, known=None, channels=3):
         split: name of the part.
         known: the range of values to take where `--value_range=auto`, see `ranges.chosen`.
         channels: of the images; default 3.
+        lenient: as in `sources.load`; default False.
 
     Returns:
         A `data.Source`.
     """
     value_range = ranges.chosen(cfg.value_range, known)
     table = (cfg.labels, cfg.labels_columns)
-    return sources.load(cfg.dataset, cfg.data_dir or None, split, *table, value_range, channels)
+    where = (cfg.dataset, cfg.data_dir or None, split)
+    return sources.load(*where, *table, value_range, channels, lenient)
 
 
 def tell(source, say):

@@ -25,6 +25,10 @@ EXPERIMENTS = (
 )
 
 
+# What `export` writes, values of --format.
+EXPORTED = ("saved_model", "keras", "onnx", "litert", "openvino")
+
+
 @dataclass(frozen=True)
 class Common:
     """What every command takes."""
@@ -589,6 +593,94 @@ class Worth(EncoderInput):
 
 
 @dataclass(frozen=True)
+class FineTune(EncoderInput):
+    """Trains an encoder and a classifier on labels, beside the linear probe."""
+
+    group = "optimization"
+
+    encoder: str = redefine(Worth, "encoder")
+    test_split: str = redefine(LinearProbe, "test_split")
+    classes: int = redefine(LinearProbe, "classes")
+    labels_per_class: int = option(
+        0, "Labels of each class to learn from, drawn by --seed; 0: all.", minimum=0
+    )
+    labels_fraction: float = option(
+        0.0, "Share of each class's labels, likewise; 0: all.", minimum=0
+    )
+    validation_fraction: float = option(
+        0.2, "Share of these that chooses the epoch and calibrates.", minimum=0
+    )
+    lr: float = option(1e-3, "Highest learning rate of the last layer, of Adam.", minimum=0)
+    layer_decay: float = option(
+        0.75,
+        "Rate of a group of layers as a share of that of the group above it; the encoder has up to "
+        "12. 1: the same rate for all, 0: the last layer alone.",
+        minimum=0,
+    )
+    class_balance: str = option(
+        "none",
+        "`balanced`: batches have as many images of one class as of another, and held-out classes "
+        "count alike.",
+        choices=("none", "balanced"),
+    )
+    epochs: int = option(
+        20, "Passes over the images, after each of which it is measured.", minimum=1
+    )
+    steps: int = option(
+        60, "Steps in all of them at the least: few images come more often.", minimum=1
+    )
+    patience: int = option(
+        5, "Epochs without a better one on the held-out part, after which it ends.", minimum=1
+    )
+    train_batch_size: int = option(32, "Views in an optimizer step.", minimum=2)
+    batch_norm: str = option(
+        "learned",
+        "The encoder's batch normalization: learned, or kept as it is.",
+        choices=("kept", "learned"),
+    )
+    min_crop: float = option(
+        0.5, "Smallest crop of a view as a share of the area; 1: the whole image.", minimum=0
+    )
+    flip: str = redefine(Worth, "flip", help="Mirror views; `auto`: as the views of a run were.")
+
+    def __post_init__(self):
+        if not self.encoder:
+            raise ValueError("--encoder is required: a run folder or a .keras file")
+        if self.labels_per_class and self.labels_fraction:
+            raise ValueError(
+                "--labels_per_class and --labels_fraction both say how many labels to take; give "
+                f"one. Received: {self.labels_per_class} and {self.labels_fraction}"
+            )
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Predict(Common, Images):
+    """Labels images with a classifier of `fine-tune`, and says how sure it is, as CSV."""
+
+    group = "run"
+
+    run_dir: str = redefine(Common, "run_dir", help="Folder of the table where --output has none.")
+    split: str = redefine(Images, "split", default="all", help="Split to label.")
+    classifier: str = option("", "Run folder of `fine-tune`, or its classifier.keras (required).")
+    output: str = option("", "Table to write; default RUN_DIR/labels.csv.")
+    precision: float = option(
+        0.95,
+        "An image is `sure` where its probability is so high that of held-out images with that "
+        "much, at least this share was right.",
+        minimum=0,
+    )
+    batch_size: int = redefine(EncoderInput, "batch_size")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.classifier:
+            raise ValueError("--classifier is required: a run folder of `fine-tune`")
+        if not (self.output or self.run_dir):
+            raise ValueError("--output is required: the table to write, such as labels.csv")
+
+
+@dataclass(frozen=True)
 class Embed(EncoderInput):
     """Writes the features of a data set, and which image each is of."""
 
@@ -723,28 +815,104 @@ class Duplicates(OfVectors):
 
 
 @dataclass(frozen=True)
-class Export(Common, Encoder, Channels):
+class Export(Common, Encoder, Channels, Images):
     """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
 
+    group = "run"
+
     run_dir: str = redefine(
-        Common, "run_dir", help="Run folder to read; empty: the encoder that --weights names."
+        Common,
+        "run_dir",
+        help="Run folder to read the last checkpoint of; empty: the encoder that --weights names.",
+    )
+    encoder: str = redefine(
+        Encoder,
+        "encoder",
+        help="Architecture of --weights, as in `pretrain`; or the path of an encoder of ours, "
+        "which is the same as --weights=PATH alone.",
     )
     image_size: int = option(
-        224, "Side of the images of an encoder that is not a run's, in pixels.", minimum=1
+        0,
+        "Side of the images of an encoder that is not a run's, in pixels; 0: that of the file of "
+        "--weights, otherwise 224.",
+        minimum=0,
     )
     eval_crop: float = option(
-        1.0, "Share of the short side that is looked at, likewise.", minimum=0
+        0.0,
+        "Share of the short side that is looked at, likewise; 0: as the card of --weights has it, "
+        "otherwise 1.",
+        minimum=0,
     )
-    output: str = option("", "Folder to write encoder/ and encoder.keras to (required).")
+    output: str = option("", "Folder to write to (required).")
+    format: str = option(
+        "",
+        "What to write, with commas: " + ", ".join(EXPORTED) + "; empty: keras, and saved_model "
+        "where TensorFlow is.",
+    )
+    with_preprocessing: bool = option(
+        False,
+        "Take uint8 images of any size: the resize and the crop of evaluation are in the file. Not "
+        "in that of keras.",
+    )
+    quantize: str = option(
+        "none",
+        "`int8`: a smaller, less exact file, by the format's own tool; calibrated on images of "
+        "--dataset, on which its loss in kNN is measured where they have labels.",
+        choices=("none", "int8"),
+    )
+    calibration_images: int = option(200, "Images of --split that int8 is fitted to.", minimum=1)
+    opset: int = option(18, "Operator set of the ONNX file.", minimum=1)
+    license: str = option(
+        "unknown",
+        "Licence of the weights for the model card, as Hugging Face abbreviates it. It is yours to "
+        "choose, within what the images and the known weights allow.",
+    )
+    dataset: str = redefine(
+        Images,
+        "dataset",
+        default="",
+        help="Images for --quantize, as in `knn`; no others are read.",
+    )
+    test_split: str = redefine(KNN, "test_split")
+    trust_encoder: bool = redefine(EncoderInput, "trust_encoder")
+    batch_size: int = redefine(EncoderInput, "batch_size")
 
     def __post_init__(self):
         super().__post_init__()
+        if not self.run_dir and not self.weights and _is_path(self.encoder):
+            object.__setattr__(self, "weights", self.encoder)
+            object.__setattr__(self, "encoder", "")
         if not self.output or not (self.run_dir or self.known):
             raise ValueError("--output is required, and --run_dir or the --weights of an encoder")
+        for name in self.formats:
+            if name not in EXPORTED:
+                raise ValueError(
+                    f"--format must be among {', '.join(EXPORTED)}, separated by commas. "
+                    f"Received: {self.format}"
+                )
+        if self.quantize != "none" and not self.dataset:
+            raise ValueError(
+                "--quantize=int8 is fitted to images: give some like those that it will see, as "
+                "--dataset=folder:PATH. Received: no --dataset"
+            )
+        if self.eval_crop > 1:
+            raise ValueError(f"--eval_crop must be in (0, 1]. Received: {self.eval_crop}")
         if self.stem == "auto":
             object.__setattr__(self, "stem", "imagenet")
         if not self.run_dir:
             self.settle_encoder()
+
+    @property
+    def formats(self):
+        """The names in --format, each once; empty where nothing is asked for."""
+        return tuple(dict.fromkeys(name.strip() for name in self.format.split(",") if name.strip()))
+
+
+def _is_path(encoder):
+    """Whether --encoder is a file or a folder, and no name of an architecture."""
+    kind = encoder.partition(":")[0]
+    named = kind in ("keras.applications", "keras_hub")
+    return not named and (encoder.endswith(".keras") or os.sep in encoder or os.path.isdir(encoder))
 
 
 @dataclass(frozen=True)
@@ -774,6 +942,8 @@ COMMANDS = {
     "linear-probe": LinearProbe,
     "knn": KNN,
     "worth": Worth,
+    "fine-tune": FineTune,
+    "predict": Predict,
     "embed": Embed,
     "search": Search,
     "duplicates": Duplicates,

@@ -43,6 +43,7 @@ LEVELS = [
         "quality",
         "cards",
         "export",
+        "saved_model",
         "devices",
         "distribute",
         "moments",
@@ -82,6 +83,9 @@ TENSORFLOW_SOMEWHERE = TENSORFLOW_AT_THE_TOP | {
     "devices.py",
     "distribute.py",
     "export.py",
+    "saved_model.py",
+    "formats/graphs.py",  # whose formats are TensorFlow's own, or are made of its graphs
+    "formats/preprocessing.py",
 }  # and data/
 HEAVY = {"keras", "keras_cv", "jax", "torch", "sklearn", "matplotlib", "scipy", "PIL", *TENSORFLOW}
 

@@ -111,7 +111,7 @@ def test_saved_model_needs_tensorflow_alone(run_dir, tmp_path):
         "x = np.load('images.npy')\n"
         "m = tf.saved_model.load(sys.argv[1])\n"
         "np.savez('out.npz', all=m.serve(x), one=m.serve(x[:1]), real=m.serve(x.astype('float32')),"
-        " signature=m.signatures['serving_default'](tf.constant(x))['output_0'])\n"
+        " signature=m.signatures['serving_default'](tf.constant(x))['features'])\n"
         "assert not any(name.startswith('simsiam') for name in sys.modules)\n"
     )
     command = [sys.executable, "-c", script, str(run_dir / "encoder")]

@@ -35,6 +35,7 @@ def from_encoded(
     names=None,
     found=None,
     channels=3,
+    lenient=False,
 ):
     """Makes a source of encoded images, without those that cannot be decoded.
 
@@ -51,12 +52,14 @@ def from_encoded(
         names: list of n str or None, what the images are called.
         found: a `Found` of what is known before; default None.
         channels: of the images, as in `sources.load`; default 3.
+        lenient: whether any number may be damaged; default False.
 
     Returns:
         An `ArraySource` or an `EncodedSource`.
 
     Raises:
-        ValueError: if more than 1 % of the images cannot be decoded, and more than one.
+        ValueError: if more than 1 % of the images cannot be decoded, and more than one, unless
+            lenient; if none can.
     """
     value_range = ranges.parse(value_range)
     if value_range == ranges.AUTO:
@@ -67,7 +70,7 @@ def from_encoded(
         results = _parallel(header_shape, items, "Checking")
     else:
         images, results = decoded
-    good, skipped, damaged = _good(name, items, results)
+    good, skipped, damaged = _good(name, items, results, lenient)
     found = found or Found()
     found = dataclasses.replace(
         found,
@@ -171,7 +174,7 @@ def _parallel(function, items, verb):
     return [result for chunk in chunks for result in chunk]
 
 
-def _good(name, items, results):
+def _good(name, items, results, lenient):
     """Sorts images by what came of them; logs what is left out, refuses much damage.
 
     Of fewer than 200 images one may be damaged, of more 1 %. What is only not taken, an error with
@@ -181,6 +184,7 @@ def _good(name, items, results):
         name: of the data set.
         items: list of n paths or encoded bytes.
         results: list of n results, or exceptions.
+        lenient: whether all but one may be damaged.
 
     Returns:
         Numbers of the good ones, of those skipped, and of those damaged.
@@ -198,7 +202,9 @@ def _good(name, items, results):
         first = "; ".join(f"{label_of(items, i)} ({results[i]})" for i in damaged[:5])
         text = f"{len(damaged)} of {looked_at} images of {name} cannot be decoded: {first}"
         text += f"; and {len(damaged) - 5} more" if len(damaged) > 5 else ""
-        if len(damaged) > max(1, 0.01 * looked_at):
+        if len(damaged) == looked_at and lenient:
+            raise ValueError(text)
+        if len(damaged) > max(1, 0.01 * looked_at) and not lenient:
             raise ValueError(f"{text}. That is more than 1 %: remove or repair them.")
         logging.warning("%s. They are left out.", text)
     return np.setdiff1d(np.arange(len(items)), bad), skipped, damaged

@@ -14,7 +14,7 @@ from simsiam_keras.data.found import Found
 FILES_LOOKED_INTO, BYTES_LOOKED_AT = 4096, 4096  # for the fingerprint
 
 
-def load(name, root, split, labels="", columns="", value_range="auto", channels=3):
+def load(name, root, split, labels="", columns="", value_range="auto", channels=3, lenient=False):
     """Images of a folder; `sources.load` has the rules.
 
     Args:
@@ -25,6 +25,7 @@ def load(name, root, split, labels="", columns="", value_range="auto", channels=
         columns: its columns, see `tables.read`.
         value_range: as in `sources.load`.
         channels: as in `sources.load`.
+        lenient: as in `sources.load`.
 
     Returns:
         A `Source`.
@@ -32,7 +33,7 @@ def load(name, root, split, labels="", columns="", value_range="auto", channels=
     Raises:
         FileNotFoundError: if there is no such folder or table.
         NoSuchSplit: if it has no such part.
-        ValueError: if it holds no image, more than 1 % cannot be decoded, the name of a split
+        ValueError: if it holds no image, too many cannot be decoded, the name of a split
             would become a class, or the table does not speak of these images.
     """
     layout = _layout(root)
@@ -67,6 +68,7 @@ def load(name, root, split, labels="", columns="", value_range="auto", channels=
         _fingerprint(read.files, items),
         value_range=value_range,
         channels=channels,
+        lenient=lenient,
         names=read.paths,
         found=Found(
             place=folder.path,

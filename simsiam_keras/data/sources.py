@@ -18,7 +18,16 @@ __all__ = [
 ]
 
 
-def load(spec, data_dir=None, split="train", labels="", columns="", value_range="auto", channels=3):
+def load(
+    spec,
+    data_dir=None,
+    split="train",
+    labels="",
+    columns="",
+    value_range="auto",
+    channels=3,
+    lenient=False,
+):
     """Opens a data set.
 
     - `digits`: scikit-learn's 1,797 digits of 8x8, in grey. `train` (1,437) and `test` (360) are
@@ -62,6 +71,8 @@ def load(spec, data_dir=None, split="train", labels="", columns="", value_range=
             default "", found by their usual names.
         value_range: `auto`, `file` or `LOW,HIGH`, or a pair; default `auto`.
         channels: of the images, at least 1; default 3.
+        lenient: whether a single image will do, and any number of a folder's may be damaged;
+            default False.
 
     Returns:
         A `Source`; its `found` says what was understood.
@@ -86,10 +97,12 @@ def load(spec, data_dir=None, split="train", labels="", columns="", value_range=
         source = npz.load(spec, _path(spec, path), split, channels)
     elif kind == "folder":
         table = (labels, columns)
-        source = folders.load(spec, _path(spec, path), split, *table, value_range, channels)
+        source = folders.load(
+            spec, _path(spec, path), split, *table, value_range, channels, lenient
+        )
     else:
         source = tfds.load(spec, data_dir, split, value_range, channels)
-    if len(source) < 2:
+    if len(source) < 2 - lenient:
         raise ValueError(
             f"`dataset` must have at least 2 images. Received: dataset={spec}, split={split}, "
             f"{len(source)} image(s)" + _left_out(source.found)

@@ -119,6 +119,26 @@ def fit(features, labels, seed=0):
         return Classifier(classes, weights, bias.astype("float32"), strength)
 
 
+def layer(scaled, features, numbers, classes, seed=0):
+    """The classifier of `fit` as weights of a layer on the features themselves.
+
+    Args:
+        scaled: a `Scaling`.
+        features: as they come, `[n, d]`.
+        numbers: of the classes `[n]`; one that is absent has zeros.
+        classes: how many there are.
+        seed: as in `fit`.
+
+    Returns:
+        Kernel `[d, classes]` and bias `[classes]`, float32.
+    """
+    fitted = fit(scaled(features), numbers, seed)
+    kernel, bias = np.zeros((features.shape[1], classes), "float32"), np.zeros(classes, "float32")
+    kernel[:, fitted.classes] = scaled.factor[:, None] * fitted.weights
+    bias[fitted.classes] = fitted.bias - (scaled.mean * scaled.factor) @ fitted.weights
+    return kernel, bias
+
+
 def folds(labels, seed):
     """What is held out in turn, a list of boolean `[n]`; empty where no class has two labels.
 

@@ -143,7 +143,9 @@ def network(cell, net, start, images, features, tuning, on_step):
     scaled = None if features is None else logistic.scaling(features)
 
     def fit(rows, rate):
-        head = scaled and _head(scaled, features[rows], numbers[rows], len(classes), tuning.seed)
+        head = scaled and logistic.layer(
+            scaled, features[rows], numbers[rows], len(classes), tuning.seed
+        )
         steps, seed = tuning.steps_of(len(rows), net.batch_size), [tuning.seed, cell.draw.number]
         net.fit(start, head, train[rows], numbers[rows], steps, rate, seed, on_step)
         return steps
@@ -159,15 +161,6 @@ def network(cell, net, start, images, features, tuning, on_step):
     steps = fit(rows, rate)
     right = classes[net.predict(test)] == test_labels
     cell.keep(right, began, learning_rate=rate, steps=steps, rates_tried=list(tried))
-
-
-def _head(scaled, features, numbers, classes, seed):
-    """The linear classifier of frozen features as weights of a layer on the features themselves."""
-    fitted = logistic.fit(scaled(features), numbers, seed)
-    kernel, bias = np.zeros((features.shape[1], classes), "float32"), np.zeros(classes, "float32")
-    kernel[:, fitted.classes] = scaled.factor[:, None] * fitted.weights
-    bias[fitted.classes] = fitted.bias - (scaled.mean * scaled.factor) @ fitted.weights
-    return kernel, bias
 
 
 def _likelihood(logits, numbers):

@@ -8,7 +8,7 @@ from simsiam_keras.augment.device import Views
 from simsiam_keras.augment.recipe import Recipe
 
 MOMENTUM = 0.9  # of batch normalization: a fit may have no more than a hundred steps
-_ROWS = 256  # images in a forward step
+_ROWS, _FEWEST = 256, 32  # images in a forward step, a multiple of the latter
 
 
 def random_like(encoder, seed):
@@ -49,9 +49,21 @@ class Network:
             stays as the encoder has it.
         batch_size: views in a step.
         seed: of the views.
+        optimizer: function of the encoder's copy and the linear layer to what trains them; default
+            None, an Adam whose rate `fit` sets.
     """
 
-    def __init__(self, encoder, classes, flip, min_crop, learn_statistics, batch_size, seed):
+    def __init__(
+        self,
+        encoder,
+        classes,
+        flip,
+        min_crop,
+        learn_statistics,
+        batch_size,
+        seed,
+        optimizer=None,
+    ):
         self.batch_size, self.shape = batch_size, encoder.input_shape[1:]
         with devices.on_host():
             self.encoder = random_like(encoder, seed)
@@ -66,7 +78,10 @@ class Network:
             (view,) = self.views(images)
             self.trained = keras.Model(images, self.head(self.encoder(view)))
             self.tested = keras.Model(images, self.head(self.encoder(images)))
-            self.optimizer = keras.optimizers.Adam(1e-3)
+            if optimizer is None:
+                self.optimizer = keras.optimizers.Adam(1e-3)
+            else:
+                self.optimizer = optimizer(self.encoder, self.head)
             self.optimizer.build(self.trained.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         jit = devices.jit_compile("auto")
@@ -92,7 +107,7 @@ class Network:
         self.views.step.assign(0)
         for variable in self.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
-        order = _orders(len(images), np.random.default_rng(seed), self.batch_size)
+        order = orders(len(images), np.random.default_rng(seed), self.batch_size)
         for step in range(steps):
             self.optimizer.learning_rate = rate * (1 + np.cos(np.pi * step / steps)) / 2
             rows = next(order)
@@ -102,10 +117,10 @@ class Network:
 
     def logits(self, images):
         """Logits `[n, classes]` of images as they are."""
-        found = []
-        for first in range(0, len(images), _ROWS):
-            part = np.asarray(images[first : first + _ROWS])
-            rows = np.arange(_ROWS) % len(part)  # of one shape, so compiled once
+        found, size = [], min(_ROWS, -(-len(images) // _FEWEST) * _FEWEST)
+        for first in range(0, len(images), size):
+            part = np.asarray(images[first : first + size])
+            rows = np.arange(size) % len(part)  # of one shape, so compiled once
             found.append(np.asarray(self.tested.predict_on_batch(part[rows]))[: len(part)])
         return np.concatenate(found)
 
@@ -125,7 +140,7 @@ def _recipe(shape, flip, min_crop):
     )
 
 
-def _orders(n, random, batch_size):
+def orders(n, random, batch_size):
     """Yields rows of batches: permutations of all rows, one after another."""
     waiting = np.empty(0, np.int64)
     while True:

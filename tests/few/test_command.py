@@ -264,12 +264,12 @@ def test_views_are_mirrored_as_the_runs_were(tmp_path):
         flip = "auto"
 
     path = tmp_path / "encoder.keras"
-    assert command._flip(Flags, path)
+    assert command.flip_of(Flags, path)
     for recipe, mirrored in (("digits", False), ("cifar", True)):
         (tmp_path / "flags.cfg").write_text(f"--recipe={recipe}\n")
-        assert command._flip(Flags, path) == mirrored
+        assert command.flip_of(Flags, path) == mirrored
     Flags.flip = "off"
-    assert not command._flip(Flags, path)
+    assert not command.flip_of(Flags, path)
 
 
 def test_the_model_of_a_loaded_encoder_gives_its_features(tmp_path):

@@ -70,7 +70,7 @@ def test_batch_normalization_is_learned_or_kept():
 
 
 def test_a_step_has_as_many_views_whatever_the_number_of_images():
-    orders = finetune._orders(4, np.random.default_rng(0), 6)
+    orders = finetune.orders(4, np.random.default_rng(0), 6)
     rows = np.concatenate([next(orders) for _ in range(4)])
     assert len(rows) == 24
     for first in range(0, 24, 4):
@@ -104,7 +104,7 @@ def test_the_head_begins_as_the_linear_classifier():
     random = np.random.default_rng(0)
     features, labels = random.normal(3, 2, (40, 7)).astype("float32"), np.arange(40) % 3
     scaled = logistic.scaling(features)
-    kernel, bias = cells._head(scaled, features, labels, 3, 0)
+    kernel, bias = logistic.layer(scaled, features, labels, 3, 0)
     fitted = logistic.fit(scaled(features), labels, 0)
     expected = scaled(features) @ fitted.weights + fitted.bias
     np.testing.assert_allclose(features @ kernel + bias, expected, atol=1e-4)

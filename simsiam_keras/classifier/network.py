@@ -1,0 +1,227 @@
+"""An encoder with a linear layer, trained from the linear probe on: lower layers at lower rates."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+
+from simsiam_keras import optimizers, schedules
+from simsiam_keras.classifier import calibration
+from simsiam_keras.few import finetune
+
+GROUPS = 12  # that an encoder is divided into at most, as ConvNeXt is
+ERRORS = 2  # standard errors by which an epoch must exceed the start
+WARMUP = 10  # steps in one of warm-up
+_ROWS = 1024  # images that are read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training has come to; the network has the weights of the best epoch.
+
+    Attributes:
+        best_epoch: the epoch that was kept; 0 is the start.
+        logits: of the held-out images after it `[n, classes]`.
+        rows: what each epoch measured, a list of dicts.
+    """
+
+    best_epoch: int
+    logits: np.ndarray
+    rows: list
+
+
+def groups(variables, most=GROUPS):
+    """Divides an encoder's variables into groups of layers, from the last layers to the first.
+
+    A group begins with a kernel; biases and normalizations belong to the kernel before them. Groups
+    have as many kernels as one another, give or take one.
+
+    Args:
+        variables: in the order of their layers, the first layers' first.
+        most: groups at the most.
+
+    Returns:
+        A list of lists of variables.
+    """
+    kernels = sum(len(v.shape) > 1 for v in variables)
+    count = max(1, min(most, kernels))
+    found, place = [[] for _ in range(count)], -1
+    for variable in variables:
+        place += len(variable.shape) > 1
+        found[max(0, place) * count // max(1, kernels)].append(variable)
+    return found[::-1]
+
+
+def optimizer(lr, layer_decay, steps):
+    """What trains a network: Adam with a warm-up and a cosine, at `lr * layer_decay ** k`.
+
+    k is 0 for the last layer, 1 for the group of layers before it, and so on, see `groups`.
+
+    Args:
+        lr: highest rate of the last layer.
+        layer_decay: in [0, 1].
+        steps: in all.
+
+    Returns:
+        A function of an encoder and a layer to a `keras.optimizers.Optimizer`.
+
+    Reference:
+        Clark et al., ELECTRA, 2020, appendix A, https://arxiv.org/abs/2003.10555; for images
+        Bao et al., BEiT, 2021, appendix H, https://arxiv.org/abs/2106.08254
+    """
+
+    def rate(k):
+        return schedules.cosine(lr * layer_decay**k, steps, steps // WARMUP)
+
+    def made(encoder, head):
+        del head  # whose rate is what variables have that no other rate is given for
+        adam = keras.optimizers.Adam(rate(0))
+        found = enumerate(groups(encoder.trainable_variables), 1)
+        return optimizers.with_rates(adam, {f"group_{k}": (group, rate(k)) for k, group in found})
+
+    return made
+
+
+def steps_of(cfg, n):
+    """Steps of an epoch, and in all, of n images."""
+    each = -(-max(cfg.steps, cfg.epochs * -(-n // cfg.train_batch_size)) // cfg.epochs)
+    return each, each * cfg.epochs
+
+
+def batches(numbers, batch_size, balanced, seed):
+    """Yields rows of batches without end, in which every image, or every class, comes alike.
+
+    Args:
+        numbers: of the classes `[n]`.
+        batch_size: rows in a batch.
+        balanced: whether classes come alike, whatever their sizes, and the images of one in turn.
+        seed: of the order.
+    """
+    random = np.random.default_rng(seed)
+    if not balanced:
+        yield from finetune.orders(len(numbers), random, batch_size)
+    rows = [np.flatnonzero(numbers == c) for c in np.unique(numbers)]
+    turns = [finetune.orders(len(each), random, 1) for each in rows]
+    for classes in finetune.orders(len(rows), random, batch_size):
+        yield np.array([rows[c][next(turns[c])[0]] for c in classes.tolist()])
+
+
+def weights_of(numbers, balanced):
+    """What each held-out image counts: alike, or so that every class does."""
+    if not balanced:
+        return None
+    return 1 / np.bincount(numbers)[numbers]
+
+
+def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
+    """Trains a network and leaves it as it was after the best epoch, the start included.
+
+    The best has the highest likelihood of the held-out labels at the temperature that suits it, of
+    those that are no less accurate on them than the start. It is the start unless that is exceeded
+    by two standard errors: a handful of held-out images would else choose by chance.
+
+    Args:
+        net: a `few.finetune.Network`.
+        start: weights of its encoder to begin with.
+        head: kernel and bias of its last layer to begin with.
+        data: images uint8 `[n, side, side, channels]` and numbers of their classes `[n]`.
+        parts: rows to train on and rows held out.
+        cfg: a `config.FineTune`.
+        on_step: function without arguments; default None.
+        on_epoch: function of a row of what was measured; default None.
+
+    Returns:
+        A `Trained`.
+    """
+    (images, numbers), (fit, held) = data, parts
+    weights = weights_of(numbers[held], cfg.class_balance == "balanced")
+    net.encoder.set_weights(start)
+    net.head.set_weights(head)
+    order = batches(numbers[fit], cfg.train_batch_size, weights is not None, cfg.seed)
+    steps, _ = steps_of(cfg, len(fit))
+    began, rows, best, first = time.perf_counter(), [], None, None
+    for epoch in range(cfg.epochs + 1):
+        loss = _steps(net, images, numbers, fit, order, steps if epoch else 0, on_step)
+        logits = logits_of(net, images, held)
+        accuracy, each = _judged(logits, numbers[held], weights)
+        likelihood = np.average(each, weights=weights)
+        rows.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "held_out_accuracy": accuracy,
+                "held_out_loss": float(-likelihood) if np.isfinite(likelihood) else None,
+                "seconds": round(time.perf_counter() - began, 2),
+            }
+        )
+        if on_epoch:
+            on_epoch(rows[-1])
+        if best is None or (
+            likelihood > best.likelihood and accuracy >= rows[0]["held_out_accuracy"]
+        ):
+            kept = net.encoder.get_weights(), net.head.get_weights()
+            best = _Epoch(epoch, likelihood, each, logits, kept)
+            first = first or best
+        elif epoch - best.number >= cfg.patience:
+            break
+    more, error = calibration.gain(best.each, first.each, weights)
+    best = best if more > ERRORS * error else first
+    net.encoder.set_weights(best.weights[0])
+    net.head.set_weights(best.weights[1])
+    return Trained(best.number, best.logits, rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Epoch:
+    """What an epoch left, and how likely it makes the held-out labels, in the mean and each."""
+
+    number: int
+    likelihood: float
+    each: np.ndarray
+    logits: np.ndarray
+    weights: tuple
+
+
+def _steps(net, images, numbers, fit, order, steps, on_step):
+    """Trains some steps; their mean loss, or None where there is none."""
+    net.trained.reset_metrics()
+    loss = None
+    for _ in range(steps):
+        rows = fit[next(order)]
+        loss = float(net.trained.train_on_batch(np.asarray(images[rows]), numbers[rows]))
+        if on_step:
+            on_step()
+    return loss if loss is not None and np.isfinite(loss) else None
+
+
+def _judged(logits, numbers, weights):
+    """Weighted accuracy of held-out images, and the likelihood of each label."""
+    if not np.isfinite(logits).all():
+        return 0.0, np.full(len(numbers), -np.inf)
+    accuracy = float(np.average(logits.argmax(-1) == numbers, weights=weights))
+    warmth = calibration.temperature(logits, numbers)
+    return accuracy, calibration.likelihoods(logits, numbers, warmth)
+
+
+def logits_of(net, images, rows):
+    """Logits `[n, classes]` of images by their numbers, a few of them in memory."""
+    parts = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
+    return np.concatenate([net.logits(images[part]) for part in parts])
+
+
+def finished(net, temperature):
+    """The classifier to hand on: images to calibrated probabilities, of stock layers alone.
+
+    Args:
+        net: a `few.finetune.Network`.
+        temperature: that logits are divided by.
+
+    Returns:
+        A `keras.Model`, values 0..255 `[n, side, side, channels]` to `[n, classes]`.
+    """
+    images = keras.Input(net.shape, name="images")
+    logits = keras.layers.Rescaling(1 / temperature, name="temperature")(
+        net.head(net.encoder(images))
+    )
+    return keras.Model(images, keras.layers.Softmax(name="probabilities")(logits))
