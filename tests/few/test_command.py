@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_keras import cards, export
 from simsiam_keras.__main__ import main
-from simsiam_keras.few import cells, command, finetune, rows, table
+from simsiam_keras.few import cells, finetune, rows, table
 from tests.few import small
 from tests.test_backends import OTHERS, call
 
