@@ -274,6 +274,6 @@ def _protocol(cfg, found, data, flip, test_part):
         f"the logistic regression of {found.fit} labels, {len(data.train_numbers) - found.fit} are "
         "held out to choose the epoch. Linear: logistic regression of all "
         f"{len(data.train_numbers)}, which is left unless the best epoch is no less accurate on "
-        "those held out and likelier by two standard errors; it is then calibrated on labels held "
-        f"out in turn. Tested on {test_part}; seed {cfg.seed}."
+        "those held out and likelier than the best of so many would be by chance in 5 %; it is "
+        f"then calibrated on labels held out in turn. Tested on {test_part}; seed {cfg.seed}."
     )

@@ -11,7 +11,6 @@ from simsiam_keras.classifier import calibration
 from simsiam_keras.few import finetune
 
 GROUPS = 12  # that an encoder is divided into at most, as ConvNeXt is
-ERRORS = 2  # standard errors by which an epoch must exceed the start
 WARMUP = 10  # steps in one of warm-up
 _ROWS = 1024  # images that are read at a time
 
@@ -121,8 +120,8 @@ def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
 
     The best has the highest likelihood of the held-out labels, at the temperature that suits it, of
     those that are no less accurate on them than the start, or of all where there are none. It is
-    better than the start if it is no less accurate and likelier by two standard errors: of a
-    handful of held-out images one epoch in twenty would else be better by chance.
+    better than the start if it is no less accurate, and likelier by more than the best of so many
+    epochs would be by chance, see `calibration.errors_by_chance`.
 
     Args:
         net: a `few.finetune.Network`.
@@ -161,7 +160,8 @@ def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
     better = False
     if best.likelihood > first.likelihood:
         gain, error = calibration.gain(best.each, first.each, weights)
-        better = best.accuracy >= first.accuracy and gain > ERRORS * error
+        chance = calibration.errors_by_chance(len(held), len(rows) - 1)
+        better = best.accuracy >= first.accuracy and gain > chance * error
     return Trained(best.number, better, best.logits, rows)
 
 

@@ -199,7 +199,7 @@ def test_what_is_less_accurate_than_the_start_is_never_better(later, better):
         return calibration.likelihoods(logits, numbers, calibration.temperature(logits, numbers))
 
     gain, error = calibration.gain(each(other), each(start))
-    assert gain > network.ERRORS * error
+    assert gain > calibration.errors_by_chance(n, 1) * error
     cfg = configuration(epochs=1, steps=1, train_batch_size=n)
     data = np.zeros((2 * n, 2, 2, 3)), np.concatenate([numbers, numbers])
     parts = np.arange(n), np.arange(n, 2 * n)
