@@ -169,7 +169,7 @@ def test_both_forms_of_the_encoder_give_the_same_embedding(run_dir, tmp_path):
     result = read_json(tmp_path / "encoder" / "result.json")
     assert result["features"] == [360, 32] and result["class_names"] == list("0123456789")
     names = {path.name for path in (tmp_path / "encoder").iterdir()} - {".lock"}
-    files = {"features.npy", "labels.npy", "files.txt"}
+    files = {"features.npy", "labels.npy", "files.txt", "vectors.parquet"}
     lines = (tmp_path / "encoder" / "files.txt").read_text().splitlines()
     assert lines == [f"image {i}" for i in range(360)]
     assert names == files | {"result.json", "flags.cfg", "environment.json"}
