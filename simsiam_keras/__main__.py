@@ -1,6 +1,7 @@
 """`python -m simsiam_keras COMMAND --flagfile=...`: choose the backend, parse, dispatch."""
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -16,6 +17,22 @@ REQUIREMENTS = {
     "tensorflow": "requirements.txt",
     "jax": "requirements-jax.txt",
     "torch": "requirements-torch.txt",
+}
+
+# Imported when it is called: no command waits for what another needs.
+FUNCTIONS = {
+    "pretrain": "commands:pretrain",
+    "linear-probe": "probes:linear_probe",
+    "knn": "probes:nearest_neighbours",
+    "worth": "few.command:worth",
+    "fine-tune": "classifier.command:fine_tune",
+    "predict": "classifier.predict:predict",
+    "embed": "gallery.embed:embed",
+    "search": "gallery.search:search",
+    "duplicates": "explore.command:duplicates",
+    "explore": "explore.command:explore",
+    "export": "formats.command:export_encoder",
+    "preview": "commands:preview",
 }
 
 
@@ -96,24 +113,10 @@ def _dispatch(command, cfg):
             from simsiam_keras.study import compare, runner
 
         return {"study": runner.run, "compare": compare.run}[command](cfg)
+    module, _, name = FUNCTIONS[command].partition(":")
     with contextlib.nullcontext() if cfg.debug else _no_native_messages():
-        from simsiam_keras import commands
-        from simsiam_keras.classifier import command as classifier
-        from simsiam_keras.classifier import predict
-        from simsiam_keras.few import command as few
-
-    functions = {
-        "pretrain": commands.pretrain,
-        "linear-probe": commands.linear_probe,
-        "knn": commands.nearest_neighbours,
-        "worth": few.worth,
-        "fine-tune": classifier.fine_tune,
-        "predict": predict.predict,
-        "embed": commands.write_features,
-        "export": commands.export_encoder,
-        "preview": commands.preview,
-    }
-    return functions[command](cfg)
+        function = getattr(importlib.import_module(f"simsiam_keras.{module}"), name)
+    return function(cfg)
 
 
 def _quiet_libraries(cfg):

@@ -44,9 +44,8 @@ class Parts:
         model: the compiled method.
         schedule: its learning rate as a function of the step.
         copy: function without arguments to another such method.
-        encoder: function without arguments to another such encoder, in float32 on one device.
-        batches: function of the first epoch, and the steps of it to leave out, to what `fit` takes
-            up to its `last`.
+        encoder: likewise to another such encoder, in float32 on one device.
+        batches: function of the first epoch, and its steps to leave out, to what `fit` takes.
         last: function of an epoch to the number after the last epoch like it.
         enter: function of an epoch that readies the model for it and those like it.
         pairs: function without arguments to the views that are measured for collapse.
@@ -62,6 +61,7 @@ class Parts:
         known: whether the encoder starts from known weights.
         keep: "best" or "last", the epoch whose encoder is left.
         view_whitening: shrinkage of the encoder's last layer; 0: it has none.
+        projector: whether what TensorBoard's projector shows is written.
         stop_on_collapse: whether a collapse ends the run.
         patience: measurements without a rise that end the run; None: whatever they say.
     """
@@ -93,6 +93,7 @@ class Parts:
     known: bool
     keep: str
     view_whitening: float
+    projector: bool
     stop_on_collapse: bool
     patience: int | None
 
@@ -186,6 +187,7 @@ def parts(cfg, say):
         known=cfg.known,
         keep=cfg.keep,
         view_whitening=cfg.view_whitening,
+        projector=cfg.projector,
         stop_on_collapse=cfg.stop_on_collapse,
         patience=cfg.patience if cfg.stop_when == "plateau" else None,
     )

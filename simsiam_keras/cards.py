@@ -7,11 +7,14 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
+
 from simsiam_keras.errors import sentence
 from simsiam_keras.runs import write_json
 
 NAME = "encoder.json"
-FORMS = ("encoder", "encoder.keras")  # the SavedModel and the file for Keras
+PLAIN = ("encoder", "encoder.keras")  # the SavedModel and the file for Keras
+PAGE = "README.md"  # what people read of an exported encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,11 @@ class Card:
         eval_crop: share of the short side that evaluation's centre crop keeps.
         stored_range: `[low, high]`, the values that became 0 and 255 in files deeper than 8 bits;
             `"file"` where each file had its own, None where there were none.
-        digest: digests of the encoder's forms by name, such as `{"encoder": "sha256:..."}`; empty
-            in a card of an earlier version.
+        digest: digests of the encoder's forms by name, such as `{"encoder": "sha256:..."}`, and of
+            the page about them; empty in a card of an earlier version.
+        weights: digest of the weights themselves, whatever the form, see `weights_digest`; None in
+            a card of an earlier version.
+        forms: what was measured of a form when it was written, by its name.
     """
 
     image_shape: list
@@ -33,10 +39,17 @@ class Card:
     eval_crop: float
     stored_range: list | str | None
     digest: dict
+    weights: str | None = None
+    forms: dict = dataclasses.field(default_factory=dict)
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Card)]
-OPTIONAL = {"digest": {}, "stored_range": None}  # which earlier versions did not write
+OPTIONAL = {
+    "digest": {},
+    "stored_range": None,
+    "weights": None,
+    "forms": {},
+}  # which earlier versions did not write
 
 
 def digest(path):
@@ -59,7 +72,26 @@ def digest(path):
     return f"sha256:{_sha256(path)}"
 
 
-def write(folder, encoder, eval_crop, digests, stored_range=None):
+def weights_digest(encoder):
+    """The SHA-256 of a model's weights: names, shapes and values, in Keras's order.
+
+    Args:
+        encoder: a `keras.Model`.
+
+    Returns:
+        `"sha256:"` and 64 hexadecimal digits, the same on each backend and for each form.
+    """
+    from keras import ops
+
+    found = hashlib.sha256()
+    for variable in encoder.variables:
+        value = np.ascontiguousarray(ops.convert_to_numpy(variable))
+        found.update(f"{variable.name} {value.dtype} {value.shape}\n".encode())
+        found.update(value.data)
+    return f"sha256:{found.hexdigest()}"
+
+
+def write(folder, encoder, eval_crop, digests, stored_range=None, forms=None):
     """Writes `encoder.json`.
 
     Args:
@@ -68,6 +100,7 @@ def write(folder, encoder, eval_crop, digests, stored_range=None):
         eval_crop: share of the short side that evaluation's centre crop keeps.
         digests: `{name: digest}` of the forms beside it.
         stored_range: as in `Card`; default None.
+        forms: as in `Card`; default None, nothing.
     """
     card = {
         "image_shape": list(encoder.input_shape[1:]),
@@ -76,7 +109,9 @@ def write(folder, encoder, eval_crop, digests, stored_range=None):
         "eval_crop": eval_crop,
         "stored_range": stored_range,
         "parameters": encoder.count_params(),
+        "weights": weights_digest(encoder),
         "digest": digests,
+        **({"forms": forms} if forms else {}),
     }
     write_json(Path(folder) / NAME, card)
 
@@ -120,17 +155,36 @@ def describes(card, path):
     return bool(card and card.digest) and digest(path) in card.digest.values()
 
 
-def refuse_strangers(folder):
+def beside(card, names, weights, eval_crop):
+    """What stays in a folder, and is of the same encoder as what is about to be written there.
+
+    Args:
+        card: that of the folder, or None.
+        names: forms that are about to be written.
+        weights: their `weights_digest`.
+        eval_crop: as in `Card`, of what is written.
+
+    Returns:
+        Digests and `Card.forms` of what stays, two dicts; empty where it is of another encoder.
+    """
+    if card is None or (card.weights, card.eval_crop) != (weights, eval_crop):
+        return {}, {}
+    digests = {name: value for name, value in card.digest.items() if name not in names}
+    return digests, {name: card.forms[name] for name in digests if name in card.forms}
+
+
+def refuse_strangers(folder, names=PLAIN):
     """Raises where what an encoder would replace is not an encoder that this package wrote.
 
     Args:
-        folder: where `encoder` and `encoder.keras` are about to be written.
+        folder: where to write.
+        names: what is about to be written; default `encoder` and `encoder.keras`.
 
     Raises:
         ValueError: if one of them is there and is not what the card beside it says.
     """
     card = read(folder)
-    for name in FORMS:
+    for name in names:
         path = Path(folder) / name
         if os.path.lexists(path) and not (path.exists() and describes(card, path)):
             raise ValueError(
@@ -149,6 +203,8 @@ def _wrong(card):
         ("eval_crop", _is_share, "a number within (0, 1]"),
         ("stored_range", _is_range, 'null, "file" or two numbers, the smaller one first'),
         ("digest", _is_digests, "an object of names and digests"),
+        ("weights", _is_text, "null or a digest"),
+        ("forms", _is_facts, "an object of names and objects"),
     ):
         if name in card and not is_right(card[name]):
             return f"`{name}` must be {rule}, it is {json.dumps(card[name])[:60]}"
@@ -183,6 +239,14 @@ def _is_finite(value):
 
 def _is_digests(value):
     return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
+
+
+def _is_facts(value):
+    return isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())
+
+
+def _is_text(value):
+    return value is None or isinstance(value, str)
 
 
 def _sha256(path):

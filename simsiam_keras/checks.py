@@ -13,6 +13,7 @@ ONE_IMAGE = (
     "them. Received: a batch of 1 image; drop it (`drop_remainder=True`, `drop_last=True`) or take "
     "another `batch_size`"
 )
+SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 FIRST = 64  # images of the first batch that are looked at
 
 
@@ -96,6 +97,37 @@ def check_views(views, encoder):
             raise ValueError(
                 f"`encoder` must take the views that it gets, {wanted}; build it for theirs, or "
                 f"with None for a height and width that vary. Received: views of shape {found}"
+            )
+
+
+def check_compiled(method, **given):
+    """Raises where `compile` is given what compares predictions with targets.
+
+    Args:
+        method: the class's name.
+        **given: arguments of `compile` by name.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be left out of `compile`: {method} has its own loss, reports it "
+                "with `z_std`, and has no targets to compare predictions with; measure features "
+                f"in a callback, or with `evaluation.knn_accuracy`. Received: {name}={value!r}"
+            )
+
+
+def check_rate(optimizer, callbacks):
+    """Raises where a callback would set a learning rate that a schedule sets."""
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return
+    every = getattr(callbacks, "callbacks", callbacks)  # of a CallbackList
+    for callback in keras.tree.flatten(every or ()):
+        if isinstance(callback, SETTERS):
+            raise ValueError(
+                f"{type(callback).__name__} sets the learning rate, which the optimizer has from "
+                f"the schedule {type(schedule).__name__}: give the optimizer a number, or leave "
+                "the callback out"
             )
 
 

@@ -1,38 +1,26 @@
 """The commands, as functions of their configurations."""
 
 import dataclasses
-import functools
-import math
-import time
 from pathlib import Path
 
-import keras
-import numpy as np
 from rich.console import Console
 
 from simsiam_keras import (
     build,
     checkpoints,
     config,
-    devices,
     distribute,
-    export,
     inputs,
     interrupts,
-    monitors,
     plots,
     preflight,
     runs,
     settings,
-    start,
     train,
     views,
 )
 from simsiam_keras.data import ranges
-from simsiam_keras.errors import reading
-from simsiam_keras.evaluation import encoded, knn, linear
-
-PIXEL_BYTES = 2**27  # of the pixels that `linear-probe` classifies beside the features, in float32
+from simsiam_keras.progress import saying
 
 
 @settings.own
@@ -55,7 +43,7 @@ def pretrain(cfg, console=None):
         # Every process computes the same; the first alone writes and talks.
         first = distribute.process() == 0
         console = console or Console(stderr=True, quiet=not first)
-        say = _saying(console)
+        say = saying(console)
         if cfg.plan:
             return preflight.plan(build.parts(cfg, say), say)
         # Resumed or repeated, a run may have another number of processes: it is the same run.
@@ -70,210 +58,6 @@ def pretrain(cfg, console=None):
 
 
 @settings.own
-def linear_probe(cfg, console=None):
-    """Trains a linear classifier on frozen features; returns the content of its result.json.
-
-    Args:
-        cfg: a `config.LinearProbe`.
-        console: a `rich.console.Console` for progress, standard error by default.
-
-    Returns:
-        A dict with `linear_accuracy`, `protocol`, `learning_rate`, `epochs` and what led to them.
-
-    Raises:
-        ValueError: if the encoder, the data or their labels cannot be used.
-    """
-    console = console or Console(stderr=True)
-    began = time.perf_counter()
-    rates = _rates(cfg.learning_rates)
-    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say = _saying(console)
-    train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
-    _check_classes(cfg, train_set)
-    folder = _run_dir(cfg, f"linear_probe_{cfg.optimizer}")
-    with runs.locked(folder, dataclasses.asdict(cfg)) as run_dir:
-        before = encoded.fingerprint(encoder, train_set)
-
-        def probed(encoder):
-            return linear.linear_probe(
-                *encoded.mapped(encoder, train_set, cfg.batch_size, run_dir, console),
-                *encoded.mapped(encoder, test_set, cfg.batch_size, run_dir, console),
-                optimizer=cfg.optimizer,
-                learning_rates=rates,
-                batch_size=cfg.probe_batch_size or None,
-                epochs=cfg.epochs,
-                validation_fraction=cfg.validation_fraction,
-                seed=cfg.seed,
-                progress=console.is_terminal,
-            )
-
-        probe = probed(encoder)
-        plain = probed(encoded.pixels(encoder, len(train_set), PIXEL_BYTES))
-        if not np.array_equal(before, encoded.fingerprint(encoder, train_set)):
-            raise RuntimeError("the encoder changed while its features were probed")
-        classifier = {"weights": probe.weights, "bias": probe.bias, "classes": probe.classes}
-        runs.write_npz(run_dir / "classifier.npz", classifier)
-        _write_environment(run_dir, train_set)
-        if probe.at_grid_edge:
-            console.print(
-                f"The best learning rate, {probe.learning_rate:g}, is at the edge of those tried; "
-                "a wider --learning_rates may do better.",
-                soft_wrap=True,
-            )
-        several = probe.mean_average_precision
-        result = {
-            "linear_accuracy": probe.linear_accuracy,
-            "linear_accuracy_pixels": plain.linear_accuracy,
-            **({} if several is None else _precisions(several, plain.mean_average_precision)),
-            "protocol": f"{probe.protocol[:-1]}; tested on {test_part}.",
-            "optimizer": probe.optimizer,
-            "learning_rate": probe.learning_rate,
-            "learning_rates": list(probe.learning_rates),
-            "validation_accuracies": list(probe.validation_accuracies),
-            "at_grid_edge": probe.at_grid_edge,
-            "epochs": probe.epochs,
-            "classes": len(probe.classes),
-            "train_images": len(train_set.rows()),
-            "test_images": len(test_set.rows()),
-            "dataset": cfg.dataset,
-            "encoder": cfg.encoder,
-            "seed": cfg.seed,
-            "wall_seconds": round(time.perf_counter() - began, 1),
-        }
-        _write_result(run_dir, result, say, train_set, test_set)
-    return {**result, "run_dir": str(run_dir)}
-
-
-@settings.own
-def nearest_neighbours(cfg, console=None):
-    """Classifies by weighted nearest neighbours; returns the content of its result.json.
-
-    Args:
-        cfg: a `config.KNN`.
-        console: a `rich.console.Console` for progress, standard error by default.
-
-    Returns:
-        A dict with `knn_accuracy` and the protocol.
-
-    Raises:
-        ValueError: if the encoder, the data or their labels cannot be used.
-    """
-    console = console or Console(stderr=True)
-    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say = _saying(console)
-    bank, queries, test_part = inputs.train_and_test(cfg, say, encoder)
-    with runs.locked(_run_dir(cfg, "knn"), dataclasses.asdict(cfg)) as run_dir:
-        k = knn.chosen_k(cfg.knn_k, bank.labels[bank.rows()])
-
-        def classified(encoder):
-            return knn.knn_measure(
-                *encoded.mapped(encoder, bank, cfg.batch_size, run_dir, console),
-                *encoded.mapped(encoder, queries, cfg.batch_size, run_dir, console),
-                k,
-                cfg.knn_temperature,
-            )
-
-        measured = classified(encoder)
-        plain = classified(encoded.pixels(encoder, len(bank), monitors.PIXEL_BYTES))
-        _write_environment(run_dir, bank)
-        result = {
-            **measured,
-            **{f"{name}_pixels": value for name, value in plain.items()},
-            "k": k,
-            "temperature": cfg.knn_temperature,
-            "bank": len(bank.rows()),
-            "queries": len(queries.rows()),
-            "test_part": test_part,
-            "dataset": cfg.dataset,
-            "encoder": cfg.encoder,
-        }
-        _write_result(run_dir, result, say, bank, queries)
-    return {**result, "run_dir": str(run_dir)}
-
-
-@settings.own
-def write_features(cfg, console=None):
-    """Writes the features of a data set to `features.npy`, and its labels to `labels.npy`.
-
-    `files.txt` names the image of each row, a line each. An image that cannot be decoded has no
-    row; `result.json` names it, and the classes that the labels index. Features are streamed to the
-    disk, so that any number of images takes the same memory.
-
-    Args:
-        cfg: a `config.Embed`.
-        console: a `rich.console.Console` for progress, standard error by default.
-
-    Returns:
-        A dict that says what was written.
-
-    Raises:
-        ValueError: if the encoder or the data cannot be used.
-    """
-    console = console or Console(stderr=True)
-    encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
-    say, known = _saying(console), (encoder.stored_range, encoder.channels)
-    source = inputs.images_of(cfg, cfg.split, *known)
-    inputs.tell(source, say)
-    with runs.locked(_run_dir(cfg, f"embed_{cfg.split}"), dataclasses.asdict(cfg)) as run_dir:
-        path = run_dir / "features.npy"
-        written = encoded.write(path, encoder, source, cfg.batch_size, console)
-        labels = run_dir / "labels.npy" if source.labels is not None else None
-        if labels:
-            with runs.atomic_file(labels) as file:
-                np.save(file, source.labels[source.rows()])
-        files = run_dir / "files.txt"
-        runs.write_atomically(files, "".join(f"{name}\n" for name in inputs.row_names(source)))
-        _write_environment(run_dir, source)
-        result = {
-            "features": list(written.shape),
-            "file": str(path),
-            "labels": str(labels) if labels else None,
-            "files": str(files),
-            "dataset": cfg.dataset,
-            "encoder": cfg.encoder,
-        }
-        named = {**result, "class_names": source.class_names}
-        _write_result(run_dir, named, say, source)
-    return {**result, "run_dir": str(run_dir)}
-
-
-@settings.own
-def export_encoder(cfg, console=None):
-    """Writes the encoder of a run's last checkpoint, finished or not, or one with known weights.
-
-    Args:
-        cfg: a `config.Export`.
-        console: a `rich.console.Console` for what is said, standard error by default.
-
-    Returns:
-        A dict that says what was written.
-
-    Raises:
-        ValueError: if the folder is no run or has no checkpoint yet, or the weights cannot be had.
-    """
-    runs.refuse_unspellable(cfg.output, "output")
-    say = _saying(console or Console(stderr=True))
-    if not cfg.run_dir:
-        encoder = start.architecture(cfg, cfg.image_size)
-        say(start.load(cfg, encoder))
-        written = export.save_encoder(encoder, cfg.output, cfg.eval_crop)
-        return {"written": ", ".join(map(str, written)), "run_dir": cfg.output}
-    source_dir = Path(cfg.run_dir)
-    path = source_dir / "flags.cfg"
-    if not path.exists():
-        raise ValueError(f"{source_dir} is no run folder: it has no flags.cfg")
-    with reading(path, "give the folder of a run with its own flags.cfg"):
-        trained = config.parse("pretrain", [f"--flagfile={path}"])
-        recipe = build.recipe(trained)
-        encoder = build.plain_encoder(trained, recipe.size)
-    position = checkpoints.restore_encoder(source_dir, encoder, say)
-    if position is None:
-        raise ValueError(f"{source_dir} has no checkpoint yet; train at least one epoch")
-    stored_range = runs.value_range(source_dir)
-    written = export.save_encoder(encoder, cfg.output, recipe.eval_crop, stored_range)
-    return {"epoch": position.epoch, "written": ", ".join(map(str, written)), "run_dir": cfg.output}
-
-
 @settings.own
 def preview(cfg, console=None):
     """Draws pairs of views into a PNG.
@@ -289,7 +73,7 @@ def preview(cfg, console=None):
         ValueError: if the data cannot be used.
     """
     source = inputs.images_of(cfg, cfg.split, channels=cfg.channels)
-    inputs.tell(source, _saying(console or Console(stderr=True)))
+    inputs.tell(source, saying(console or Console(stderr=True)))
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = build.recipe(cfg)
@@ -301,49 +85,3 @@ def preview(cfg, console=None):
         "recipe": str(recipe),
         "written": str(path),
     }
-
-
-def _run_dir(cfg, name):
-    if cfg.run_dir:
-        return Path(cfg.run_dir)
-    path = Path(cfg.encoder)
-    return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
-
-
-def _write_result(run_dir, result, say, *used):
-    """Writes result.json with the images that have no row of features, and says which these are."""
-    without = inputs.without_row(used, say)
-    runs.write_json(run_dir / "result.json", {**result, "without_row": without})
-
-
-def _precisions(value, pixels):
-    return {"mean_average_precision": value, "mean_average_precision_pixels": pixels}
-
-
-def _saying(console):
-    return functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
-
-
-def _check_classes(cfg, source):
-    several = source.labels.ndim == 2
-    classes = source.labels.shape[1] if several else len(np.unique(source.labels))
-    if cfg.classes and classes != cfg.classes:
-        raise ValueError(f"--classes={cfg.classes} were expected, {source.name} has {classes}")
-
-
-def _rates(text):
-    if not text:
-        return None
-    try:
-        rates = tuple(float(rate) for rate in text.split(","))
-    except ValueError:
-        rates = (math.nan,)
-    if not all(map(math.isfinite, rates)):
-        raise ValueError(
-            f"--learning_rates must be finite numbers separated by commas. Received: {text}"
-        )
-    return rates
-
-
-def _write_environment(run_dir, source):
-    runs.write_environment(run_dir, keras.backend.backend(), devices.names(), source)

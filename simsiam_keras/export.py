@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_keras import cards, devices
+from simsiam_keras import cards, devices, saved_model
 from simsiam_keras.runs import settle
 
 SIDES = ("inputs", "outputs")  # of a Keras model
@@ -61,8 +62,11 @@ class LoadedEncoder:
         return features
 
 
-def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
+def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None, write=None, forms=None):
     """Writes `encoder.keras`, the SavedModel `encoder/` and the card `encoder.json` to a folder.
+
+    All or nothing appears. Other forms that lie there stay; the card goes on to describe them if
+    they are of the same weights.
 
     The SavedModel's `serve` takes `[n, height, width, c]` images with values 0..255, uint8 or
     float32, of any batch size, and contains the normalization; it needs neither this package nor
@@ -73,6 +77,8 @@ def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
         folder: where to write; an encoder that this function wrote there is replaced.
         eval_crop: share of the short side that evaluation's centre crop keeps.
         stored_range: a source's `value_range`; default None.
+        write: what to write in the place of these two, `{name: function of a path}`.
+        forms: what the card says of each of these, a dict that they may fill; default None.
 
     Returns:
         The list of paths written.
@@ -84,28 +90,62 @@ def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None):
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"an encoder is written to a folder. Received: {folder}, which is a file")
-    cards.refuse_strangers(folder)
+    write, replaced = write or forms_of(encoder), tuple(write or cards.PLAIN)
+    cards.refuse_strangers(folder, replaced)
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _replace(encoder, folder, eval_crop, stored_range, write, replaced, forms)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # of a kill's successor it may not be empty
+                folder.rmdir()
+        raise
+    return [folder / name for name in write]
+
+
+def _replace(encoder, folder, eval_crop, stored_range, write, replaced, forms):
     with tempfile.TemporaryDirectory(prefix=".encoder-", dir=folder) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
         old.mkdir()
-        encoder.save(new / "encoder.keras")
-        if has_tensorflow():
-            write_saved_model(encoder, new / "encoder")
-        names = [name for name in cards.FORMS if (new / name).exists()]
-        digests = {name: cards.digest(new / name) for name in names}
+        for name, make in write.items():
+            make(new / name)
+        digests = {name: cards.digest(new / name) for name in write}
+        kept, facts = beside(encoder, folder, replaced, eval_crop)
         for path in new.rglob("*"):  # before a result.json says that they are there
             settle(path)
         # The old first, all of it: however this ends, nothing stands beside another's card.
-        for name in cards.FORMS:
-            if (folder / name).exists():
+        for name in replaced:
+            if os.path.lexists(folder / name):
                 (folder / name).rename(old / name)
-        cards.write(folder, encoder, eval_crop, digests, stored_range)
-        for name in names:
+        facts = {**facts, **(forms or {})}
+        cards.write(folder, encoder, eval_crop, {**kept, **digests}, stored_range, facts)
+        for name in write:
             (new / name).rename(folder / name)
         settle(folder)
-    return [folder / name for name in names]
+
+
+def forms_of(encoder):
+    """What writes the SavedModel and the `.keras` file, `{name: function of a path}`."""
+    found = {"encoder.keras": encoder.save}
+    if saved_model.available():
+        found = {"encoder": functools.partial(saved_model.write, encoder), **found}
+    return found
+
+
+def beside(encoder, folder, names, eval_crop):
+    """What of a folder stays beside new forms of the same encoder, see `cards.beside`."""
+    card = cards.read(folder)
+    if card and card.weights is None and cards.describes(card, Path(folder, "encoder.keras")):
+        # A card of an earlier version; its file tells.
+        weights = cards.weights_digest(keras_model(Path(folder, "encoder.keras")))
+        card = dataclasses.replace(card, weights=weights)
+    digests, forms = cards.beside(card, names, cards.weights_digest(encoder), eval_crop)
+    there = {n: value for n, value in digests.items() if os.path.lexists(Path(folder, n))}
+    if cards.PAGE in there and cards.digest(Path(folder, cards.PAGE)) != there[cards.PAGE]:
+        del there[cards.PAGE]  # it has been changed by hand since
+    return there, {n: fact for n, fact in forms.items() if n in there}
 
 
 def load_encoder(path, trust=False):
@@ -198,7 +238,7 @@ def _read_keras(path, trust):
 
 def _read_saved_model(path, trust):
     del trust  # nothing of it can be held back
-    if not has_tensorflow():
+    if not saved_model.available():
         raise ImportError(
             f"{path} is a SavedModel; install tensorflow to read it, or use {path}.keras"
         )
@@ -286,53 +326,3 @@ def _refuse_not_finite(path, values):
                 f"{path} has weights that are NaN or infinite ({name}): its training diverged or "
                 "the file is damaged; use the encoder of another run"
             )
-
-
-def write_saved_model(encoder, path, classes=()):
-    """Writes a model of images as a SavedModel.
-
-    Args:
-        encoder: a `keras.Model`, images `[n, side, side, c]` to `[n, width]`.
-        path: the folder.
-        classes: names that the signature `classes` gives as `names`; default none, and it is not
-            there.
-    """
-    import tensorflow as tf
-
-    if keras.backend.backend() == "tensorflow":
-        variables = [v.value for v in encoder.variables]
-        call = tf.function(lambda images: encoder(images, training=False))
-        traces = [  # one for each dtype
-            call.get_concrete_function(
-                tf.TensorSpec((None, *encoder.input_shape[1:]), dtype, name="images")
-            )
-            for dtype in (tf.uint8, tf.float32)
-        ]
-        signature = traces[0]
-    else:
-        archive = keras.export.ExportArchive()
-        archive.track(encoder)
-        spec = keras.InputSpec(shape=(None, *encoder.input_shape[1:]), dtype="uint8")
-        signature = call = archive.add_endpoint("serve", encoder, input_signature=[spec])
-        variables = archive.variables
-    # Not a function but an object that is called: it holds its variables, a function does not, and
-    # `tf.saved_model.load(path).serve(images)` keeps nothing else.
-    served, module = tf.Module(), tf.Module()
-    served.weights = variables
-    served.__call__ = call
-    module.serve = served
-    signatures = {name: signature for name in ("serving_default", "serve")}
-    if classes:
-        names = tf.constant([name.encode("utf-8", "surrogateescape") for name in classes])
-        module.classes = tf.function(lambda: {"names": names}, input_signature=[])
-        signatures["classes"] = module.classes.get_concrete_function()
-    tf.saved_model.save(module, str(path), signatures=signatures)
-
-
-def has_tensorflow():
-    """Whether TensorFlow is installed."""
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError:
-        return False
-    return True

@@ -1,8 +1,9 @@
 """The images that flags name, what is said of them, and what of them is classified."""
 
 import functools
+from pathlib import Path
 
-from simsiam_keras import monitors
+from simsiam_keras import flagfile, monitors, runs
 from simsiam_keras.data import found, ranges, sources, subsets
 from simsiam_keras.errors import sentence
 
@@ -167,3 +168,31 @@ def without_row(used, say):
         more = f" and {len(lost) - found.NAMED:,} more" if len(lost) > found.NAMED else ""
         say(sentence(f"{len(lost)} of {len(lost) + n:,} images have no row: {named}{more}"))
     return {"count": len(lost), "files": list(lost)[: found.KEPT]}
+
+
+def beside(encoder, name):
+    """Where what is made with an encoder lies by default."""
+    path = Path(encoder)
+    return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
+
+
+def free(path, flags):
+    """A folder for a command with its flags: the one named, or with a number where it is taken.
+
+    Args:
+        path: the folder that is named after the input.
+        flags: the resolved flags, values by name.
+
+    Returns:
+        `path`, or `path_2` and so on where the one before holds what other flags have made; one
+        that holds what these flags have made is given as it is.
+    """
+    path, number = Path(path), 1
+    while True:
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        if not (folder / "result.json").exists() or not (folder / "flags.cfg").exists():
+            return folder
+        old = flagfile.values(folder / "flags.cfg")
+        if not runs.differences(old, runs.spelled(flags)):
+            return folder
+        number += 1

@@ -25,6 +25,10 @@ EXPERIMENTS = (
 )
 
 
+# What `export` writes, values of --format.
+EXPORTED = ("saved_model", "keras", "onnx", "litert", "openvino")
+
+
 @dataclass(frozen=True)
 class Common:
     """What every command takes."""
@@ -298,6 +302,11 @@ class Monitors:
         "it stays only where kNN is no worse for it.",
         minimum=0,
     )
+    projector: bool = option(
+        False,
+        "At the end also write the features of up to 5,000 images for TensorBoard's projector, "
+        "with thumbnails.",
+    )
     stop_on_collapse: bool = option(False, "End the run when the outputs have collapsed.")
     stop_when: str = option(
         "never",
@@ -448,8 +457,8 @@ class Compare(Grid):
 
 
 @dataclass(frozen=True)
-class EncoderInput(Common, Images):
-    """An encoder and the images to put through it."""
+class TakesEncoder(Common):
+    """An encoder that is there."""
 
     group = "encoder"
 
@@ -468,6 +477,11 @@ class EncoderInput(Common, Images):
 
 
 @dataclass(frozen=True)
+class EncoderInput(TakesEncoder, Images):
+    """An encoder and the images to put through it."""
+
+
+@dataclass(frozen=True)
 class LinearProbe(EncoderInput):
     """Trains a linear classifier on frozen features and reports its accuracy."""
 
@@ -476,7 +490,24 @@ class LinearProbe(EncoderInput):
     test_split: str = option(
         "test", "Split that is classified once, at the end; without a `test`, a fifth of --split."
     )
-    optimizer: str = option("sgd", "Optimizer.", choices=("sgd", "lars"))
+    optimizer: str = option(
+        "sgd",
+        "Optimizer; `logistic`: scikit-learn's regression, of which the penalty is chosen on "
+        "held-out images, in seconds where there are few.",
+        choices=("sgd", "lars", "logistic"),
+    )
+    protocol: str = option(
+        "cached",
+        "`cached`: features of fixed images, made once. `paper`: in each epoch those of a new crop "
+        "of each image, which takes as long as so many passes through the encoder.",
+        choices=("cached", "paper"),
+    )
+    flip: str = option(
+        "auto",
+        "Mirror the crops of --protocol=paper; `auto`: as the views of the run were, without a run "
+        "on.",
+        choices=("auto", "on", "off"),
+    )
     learning_rates: str = option("", "Comma-separated rates to sweep; empty: a wide grid.")
     epochs: int = option(90, "Passes over the features.", minimum=1)
     probe_batch_size: int = option(
@@ -484,6 +515,11 @@ class LinearProbe(EncoderInput):
     )
     validation_fraction: float = option(0.1, "Share of train that chooses the rate.", minimum=0)
     classes: int = option(0, "Classes expected; 0: as many as are found.", minimum=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.protocol == "paper" and self.optimizer == "logistic":
+            raise ValueError("--protocol=paper trains by steps: --optimizer must be sgd or lars")
 
 
 @dataclass(frozen=True)
@@ -502,6 +538,14 @@ class KNN(EncoderInput):
         minimum=0,
     )
     knn_temperature: float = option(0.1, "Temperature of the votes.", minimum=0)
+    leave_one_out: bool = option(
+        False, "Classify each image of --split by all others of it, and no other split."
+    )
+    sweep: bool = option(
+        False,
+        "Also try other k and temperatures, and name the best by leaving one out of --split: no "
+        "query has chosen it.",
+    )
 
 
 @dataclass(frozen=True)
@@ -639,32 +683,237 @@ class Predict(Common, Images):
 
 @dataclass(frozen=True)
 class Embed(EncoderInput):
-    """Writes the features of a data set to features.npy, its labels to labels.npy."""
+    """Writes the features of a data set, and which image each is of."""
 
+    group = "run"
 
-@dataclass(frozen=True)
-class Export(Common, Encoder, Channels):
-    """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
-
-    run_dir: str = redefine(
-        Common, "run_dir", help="Run folder to read; empty: the encoder that --weights names."
+    format: str = option(
+        "npy,parquet",
+        "`parquet`: one vectors.parquet with path, split, label and vector; `npy`: features.npy, "
+        "labels.npy and files.txt; with a comma both.",
     )
-    image_size: int = option(
-        224, "Side of the images of an encoder that is not a run's, in pixels.", minimum=1
+    shard: str = option("", "Part of the images, such as 3/16, the third of 16; empty: all.")
+    update: bool = option(
+        False,
+        "Bring the vectors.parquet of --run_dir up to date: files that are new or changed are put "
+        "through the encoder, those that are gone are left out.",
     )
-    eval_crop: float = option(
-        1.0, "Share of the short side that is looked at, likewise.", minimum=0
-    )
-    output: str = option("", "Folder to write encoder/ and encoder.keras to (required).")
 
     def __post_init__(self):
         super().__post_init__()
+        if self.update and "parquet" not in self.format.split(","):
+            raise ValueError("--update goes by vectors.parquet: leave --format as it is")
+
+
+@dataclass(frozen=True)
+class Search(TakesEncoder):
+    """Finds the images of a gallery that are most like given ones."""
+
+    group = "run"
+
+    gallery: str = option(
+        "",
+        "folder:PATH, whose vectors are made once and then brought up to date, or a .parquet that "
+        "`embed` wrote, a folder or pattern of several (required).",
+    )
+    gallery_dir: str = option("", "Where the vectors of folder:PATH are; empty: as `embed` has it.")
+    split: str = redefine(Images, "split", help="Split of folder:PATH.")
+    labels: str = redefine(Images, "labels")
+    labels_columns: str = redefine(Images, "labels_columns")
+    value_range: str = redefine(Images, "value_range")
+    query: str = option("", "Files of images, with commas between them (required).")
+    k: int = option(10, "Images to find for each.", minimum=1)
+    index: str = option(
+        "exact",
+        "`exact`, or an index of FAISS, which is built once and lies beside the vectors: hnsw or "
+        "ivf.",
+        choices=("exact", "hnsw", "ivf"),
+    )
+    rebuild_index: bool = option(False, "Build the index anew.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.gallery or not self.query:
+            raise ValueError(
+                "--gallery and --query are required: a folder:PATH or a .parquet, and files"
+            )
+
+
+@dataclass(frozen=True)
+class OfVectors(EncoderInput):
+    """Vectors to look at, and the images that they are of."""
+
+    group = "data"
+
+    split: str = redefine(
+        Images, "split", default="all", help="Splits with commas; `all`: those there are."
+    )
+    vectors: str = option(
+        "", "Vectors that `embed` wrote, .parquet; empty: those of --encoder and --dataset."
+    )
+
+    def __post_init__(self):
+        Common.__post_init__(self)
+        if not (self.encoder or self.vectors):
+            raise ValueError(
+                "--vectors or --encoder is required: a .parquet that `embed` wrote, or a .keras "
+                "file or SavedModel with --dataset"
+            )
+
+
+@dataclass(frozen=True)
+class Explore(OfVectors):
+    """Writes one HTML page with a map of all images, to look through and to select from."""
+
+    group = "run"
+
+    map: str = option(
+        "auto",
+        "How images are laid out; `auto`: UMAP where it is installed, else t-SNE of up to 5,000 "
+        "images, else PCA.",
+        choices=("auto", "umap", "tsne", "pca"),
+    )
+    clusters: int = option(
+        0,
+        "Groups of similar images, by k-means; 0: the root of a tenth of the images, at least 2 "
+        "and at most 30.",
+        minimum=0,
+    )
+    neighbours: int = option(12, "Nearest neighbours shown of each image.", minimum=1)
+    page_mb: float = option(
+        50.0,
+        "Megabytes of the page: thumbnails are as large as fit, and where even the smallest do "
+        "not, they are files in a folder beside it.",
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class Duplicates(OfVectors):
+    """Finds groups of files that show the same, and names the best of each; deletes nothing."""
+
+    group = "run"
+
+    threshold: str = option(
+        "auto",
+        "Cosine similarity from which on two files are duplicates, in (0, 1]; `auto`: what 95 % of "
+        "copies reach that are made of 100 of the photographs, and .95 without --encoder.",
+    )
+    page_groups: int = option(
+        500, "Groups on the page, the largest first; groups.csv has all.", minimum=1
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            usable = self.threshold == "auto" or 0 < float(self.threshold) <= 1
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"--threshold must be a number in (0, 1], or auto. Received: {self.threshold}"
+            )
+
+
+@dataclass(frozen=True)
+class Export(Common, Encoder, Channels, Images):
+    """Writes the encoder of a run's last checkpoint, or one with known weights as they are."""
+
+    group = "run"
+
+    run_dir: str = redefine(
+        Common,
+        "run_dir",
+        help="Run folder to read the last checkpoint of; empty: the encoder that --weights names.",
+    )
+    encoder: str = redefine(
+        Encoder,
+        "encoder",
+        help="Architecture of --weights, as in `pretrain`; or the path of an encoder of ours, "
+        "which is the same as --weights=PATH alone.",
+    )
+    image_size: int = option(
+        0,
+        "Side of the images of an encoder that is not a run's, in pixels; 0: that of the file of "
+        "--weights, otherwise 224.",
+        minimum=0,
+    )
+    eval_crop: float = option(
+        0.0,
+        "Share of the short side that is looked at, likewise; 0: as the card of --weights has it, "
+        "otherwise 1.",
+        minimum=0,
+    )
+    output: str = option("", "Folder to write to (required).")
+    format: str = option(
+        "",
+        "What to write, with commas: " + ", ".join(EXPORTED) + "; empty: keras, and saved_model "
+        "where TensorFlow is.",
+    )
+    with_preprocessing: bool = option(
+        False,
+        "Take uint8 images of any size: the resize and the crop of evaluation are in the file. Not "
+        "in that of keras.",
+    )
+    quantize: str = option(
+        "none",
+        "`int8`: a smaller, less exact file, by the format's own tool; calibrated on images of "
+        "--dataset, on which its loss in kNN is measured where they have labels.",
+        choices=("none", "int8"),
+    )
+    calibration_images: int = option(200, "Images of --split that int8 is fitted to.", minimum=1)
+    opset: int = option(18, "Operator set of the ONNX file.", minimum=1)
+    license: str = option(
+        "unknown",
+        "Licence of the weights for the model card, as Hugging Face abbreviates it. It is yours to "
+        "choose, within what the images and the known weights allow.",
+    )
+    dataset: str = redefine(
+        Images,
+        "dataset",
+        default="",
+        help="Images for --quantize, as in `knn`; no others are read.",
+    )
+    test_split: str = redefine(KNN, "test_split")
+    trust_encoder: bool = redefine(EncoderInput, "trust_encoder")
+    batch_size: int = redefine(EncoderInput, "batch_size")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.run_dir and not self.weights and _is_path(self.encoder):
+            object.__setattr__(self, "weights", self.encoder)
+            object.__setattr__(self, "encoder", "")
         if not self.output or not (self.run_dir or self.known):
             raise ValueError("--output is required, and --run_dir or the --weights of an encoder")
+        for name in self.formats:
+            if name not in EXPORTED:
+                raise ValueError(
+                    f"--format must be among {', '.join(EXPORTED)}, separated by commas. "
+                    f"Received: {self.format}"
+                )
+        if self.quantize != "none" and not self.dataset:
+            raise ValueError(
+                "--quantize=int8 is fitted to images: give some like those that it will see, as "
+                "--dataset=folder:PATH. Received: no --dataset"
+            )
+        if self.eval_crop > 1:
+            raise ValueError(f"--eval_crop must be in (0, 1]. Received: {self.eval_crop}")
         if self.stem == "auto":
             object.__setattr__(self, "stem", "imagenet")
         if not self.run_dir:
             self.settle_encoder()
+
+    @property
+    def formats(self):
+        """The names in --format, each once; empty where nothing is asked for."""
+        return tuple(dict.fromkeys(name.strip() for name in self.format.split(",") if name.strip()))
+
+
+def _is_path(encoder):
+    """Whether --encoder is a file or a folder, and no name of an architecture."""
+    kind = encoder.partition(":")[0]
+    named = kind in ("keras.applications", "keras_hub")
+    return not named and (encoder.endswith(".keras") or os.sep in encoder or os.path.isdir(encoder))
 
 
 @dataclass(frozen=True)
@@ -697,6 +946,9 @@ COMMANDS = {
     "fine-tune": FineTune,
     "predict": Predict,
     "embed": Embed,
+    "search": Search,
+    "duplicates": Duplicates,
+    "explore": Explore,
     "export": Export,
     "preview": Preview,
     "diagnose": Diagnose,

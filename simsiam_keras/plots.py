@@ -120,6 +120,32 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
     _save(figure, path, title)
 
 
+def confusion(matrix, class_names, path, title):
+    """Draws which classes are taken for which, each row as shares of its images.
+
+    Args:
+        matrix: counts `[classes, classes]`, rows true, columns predicted.
+        class_names: names of the classes.
+        path: PNG to write.
+        title: heading.
+    """
+    n = len(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(16, max(4.5, 0.42 * n + 2))
+    figure, (ax,) = _figure(1, (side, side))
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n <= 20:
+        for i, j in np.argwhere(matrix > 0):
+            ink = "white" if shares[i, j] > 0.5 else "black"
+            ax.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=ink)
+    ax.set(xticks=[], yticks=[])
+    for i, name in enumerate(class_names if n <= 50 else ()):
+        _write(ax.text(-0.7, i, "", ha="right", va="center", fontsize=8), name)
+        _write(ax.text(i, n - 0.2, "", ha="center", va="top", fontsize=8, rotation=90), name)
+    ax.set_title("rows: true, columns: predicted", fontsize=9)
+    _save(figure, path, title)
+
+
 def _stacked(views, height):
     """Views of one size, side by side once a column is full, on white: `[n, height, width, 3]`."""
     n, side = views[0].shape[:2]

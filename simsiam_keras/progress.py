@@ -1,6 +1,7 @@
 """How far a run is and how long it takes: one bar on a terminal, lines elsewhere."""
 
 import datetime
+import functools
 import time
 
 import keras
@@ -9,6 +10,11 @@ from rich.console import Console
 
 SECONDS_BETWEEN_LINES = 30  # within an epoch, where there is no terminal
 SECONDS_WORTH_SAYING = 5  # of compilation
+
+
+def saying(console):
+    """A function that prints a sentence as it is, its lines as long as they are."""
+    return functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
 class Progress(keras.callbacks.Callback):

@@ -16,7 +16,15 @@ from simsiam_keras.errors import reading, writing
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras-cv", "tensorflow-datasets", "numpy")
 # A run may be moved and watched differently; everything else makes it another run.
-FREE_TO_CHANGE = {"run_dir", "debug", "data_dir", "checkpoint_every", "cache", "cache_dir"}
+FREE_TO_CHANGE = {
+    "run_dir",
+    "debug",
+    "data_dir",
+    "checkpoint_every",
+    "cache",
+    "cache_dir",
+    "projector",
+}
 
 
 DIVERGED = "diverged"  # in a row of metrics.jsonl, what was no number any more

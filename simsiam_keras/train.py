@@ -25,6 +25,7 @@ from simsiam_keras import (
     plots,
     preflight,
     progress,
+    projector,
     runs,
     start,
     whitening,
@@ -54,7 +55,7 @@ def pretrain(parts, run_dir, console):
     began = time.perf_counter()
     first = distribute.process() == 0
     model, probe = parts.model, parts.probe
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = progress.saying(console)
     newest = checkpoints.newest(run_dir)
     # Before the processes restore together.
     distribute.check_agreement(newest.epoch * parts.steps + newest.step, "The step to go on from")
@@ -183,7 +184,7 @@ def _end_epoch(model, epoch, watches):
     every.on_epoch_end(epoch, logs)
 
 
-def _begin(parts, run_dir, board, before, say):
+def _begin(parts, run_dir, writer, before, say):
     """Writes what stands before the first epoch: flags, a picture of the views, known weights, kNN.
 
     Returns:
@@ -192,14 +193,17 @@ def _begin(parts, run_dir, board, before, say):
     if parts.known:
         with writing(run_dir / start.FILE):
             _encoder_of(parts).save(run_dir / start.FILE)
-    board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
+    writer.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
+    writer.hparams(
+        board.compared(parts.flags), ("loss", "z_std", *(["knn_accuracy"] if parts.probe else []))
+    )
     with distribute.alone():
         grid = parts.preview(pairs=16)
     _draw(run_dir, "views", lambda path: plots.write_png(path, grid), say)
-    board.image("augmented_pairs", grid)
+    writer.image("augmented_pairs", grid)
     if parts.probe is None:
         return []
-    callbacks.record(run_dir, board, before)
+    callbacks.record(run_dir, writer, before)
     return [before]
 
 
@@ -273,15 +277,19 @@ def _accuracies(measured):
 
 
 def _draw_outcome(parts, run_dir, encode, rows, say):
+    probe = parts.probe
+    shown = probe.queries or probe.bank if probe else parts.source
+
+    @functools.cache
+    def features():
+        return monitors.features(encode, parts.recipe, shown)
+
     def curves(path):
         plots.curves(rows, path, f"{parts.facts['method']} on {parts.source.name}")
 
     def embedding(path):
-        probe = parts.probe
-        shown = probe.queries or probe.bank if probe else parts.source
-        features = monitors.features(encode, parts.recipe, shown)
         plots.embedding_map(
-            features,
+            features(),
             None if shown.labels is None else shown.labels[shown.rows()],
             shown.class_names,
             path,
@@ -291,11 +299,18 @@ def _draw_outcome(parts, run_dir, encode, rows, say):
 
     _draw(run_dir, "curves", curves, say)
     _draw(run_dir, "embedding", embedding, say)
+    if parts.projector:
+        path = run_dir / "tensorboard" / projector.CONFIG
+        write = functools.partial(projector.write, source=shown, seed=parts.seed)
+        _try(path, lambda path: write(path.parent, features()), say)
 
 
 def _draw(run_dir, name, draw, say):
+    _try(run_dir / "plots" / f"{name}.png", draw, say)
+
+
+def _try(path, draw, say):
     """Has a picture drawn; without it the run is still what it is."""
-    path = run_dir / "plots" / f"{name}.png"
     try:
         path.parent.mkdir(exist_ok=True)
         draw(path)

@@ -88,7 +88,7 @@ def sample_pairs(cfg, recipe, source, pairs=1):
         with devices.on_host():
             engine = device(recipe, cfg.seed)  # not the model's layer, which counts steps
             made = [engine(**batch, training=True) for _ in range(pairs)]
-    return [_uint8(x) for pair in made for x in pair]
+    return [uint8(x) for pair in made for x in pair]
 
 
 def many_pairs(cfg, recipe, source, images):
@@ -110,12 +110,12 @@ def many_pairs(cfg, recipe, source, images):
     order = {"seed": cfg.seed, "order": lambda epoch: first}
     if cfg.augment == "host":
         for pair in pipeline.training_views(source, host(recipe), m, **order):
-            yield tuple(map(_uint8, pair))
+            yield tuple(map(uint8, pair))
         return
     engine = device(recipe, cfg.seed)
     for (batch,) in pipeline.training_images(source, m, canvas(source, recipe), **order):
         batch = batch if isinstance(batch, dict) else {"images": batch}
-        yield tuple(map(_uint8, engine(**batch, training=True)))
+        yield tuple(map(uint8, engine(**batch, training=True)))
 
 
 def preview(cfg, recipe, source, pairs):
@@ -143,10 +143,11 @@ def preview(cfg, recipe, source, pairs):
             extent = np.stack(extent)
         with devices.on_host():
             made = [device(recipe, cfg.seed)(np.stack(images), extent)]
-    x1, x2, *small = (np.concatenate([_uint8(x) for x in same]) for same in zip(*made, strict=True))
+    x1, x2, *small = (np.concatenate([uint8(x) for x in same]) for same in zip(*made, strict=True))
     x1, x2, *small = map(plots.shown, (x1, x2, *small))
     return plots.pair_grid(x1, x2, small, zoom=max(1, 96 // recipe.size))
 
 
-def _uint8(x):
+def uint8(x):
+    """A tensor of values 0..255 as a uint8 array, rounded."""
     return np.rint(keras.ops.convert_to_numpy(x)).astype("uint8")

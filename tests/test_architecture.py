@@ -43,18 +43,21 @@ LEVELS = [
         "quality",
         "cards",
         "export",
+        "saved_model",
         "devices",
         "distribute",
         "moments",
         "board",
         "checkpoints",
         "progress",
+        "projector",
         "runs",
         "plots",
         "targets",
     },
     {"evaluation"},
     {
+        "crops",
         "monitors",
         "views",
         "resident",
@@ -68,7 +71,7 @@ LEVELS = [
     {"best", "feeds"},
     {"build"},
     {"train"},
-    {"commands", "study"},
+    {"commands", "probes", "study"},
     {"few"},
     {"classifier", "formats", "gallery"},
     {"explore"},
@@ -80,6 +83,9 @@ TENSORFLOW_SOMEWHERE = TENSORFLOW_AT_THE_TOP | {
     "devices.py",
     "distribute.py",
     "export.py",
+    "saved_model.py",
+    "formats/graphs.py",  # whose formats are TensorFlow's own, or are made of its graphs
+    "formats/preprocessing.py",
 }  # and data/
 HEAVY = {"keras", "keras_cv", "jax", "torch", "sklearn", "matplotlib", "scipy", "PIL", *TENSORFLOW}
 

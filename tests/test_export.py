@@ -76,7 +76,7 @@ def test_the_saved_model_is_served_in_one_line(saved):
         features = tf.saved_model.load(path).serve(x)
         np.testing.assert_allclose(features, expected[: len(x)], atol=1e-5)
     served = tf.saved_model.load(path).signatures["serving_default"](tf.constant(X))
-    np.testing.assert_allclose(served["output_0"], expected, atol=1e-5)
+    np.testing.assert_allclose(served["features"], expected, atol=1e-5)
 
 
 def test_the_card_has_digests_that_sha256sum_repeats(saved):

@@ -247,21 +247,28 @@ class Views:
             self.finish, input_signature=[views, draws], jit_compile=True, autograph=False
         )
 
-    def __call__(self, images, seed):
+    def __call__(self, images, seed=None):
         """Make the views.
 
         Args:
-            images: uint8 `[n, h, w, channels]`; n, h and w may be unknown until run time.
-            seed: two integers, `[2]`.
+            images: uint8 `[n, h, w, channels]`; n, h and w may be unknown until run time. Or one
+                image `[h, w, channels]`.
+            seed: two integers, `[2]`; default None, drawn by TensorFlow's global generator, so that
+                `dataset.map(views)` does. Of a data set with labels
+                `dataset.map(lambda images, labels: views(images))`.
 
         Returns:
             `(x1, x2)`, or as many as `views`, each uint8 `[n, size, size, c]`; then the small ones,
-            each uint8 `[n, small_size, small_size, c]`.
+            each uint8 `[n, small_size, small_size, c]`. Of one image all without n.
 
         Raises:
             ValueError: if the images are no batch of the recipe's channels.
         """
         images = tf.convert_to_tensor(images)
+        if seed is None:
+            seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
+        if images.shape.rank == 3:
+            return tuple(view[0] for view in self(images[None], seed))
         channels = self.recipe.channels
         if images.shape.rank != 4 or images.shape[3] != channels:
             raise ValueError(

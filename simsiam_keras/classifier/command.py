@@ -11,9 +11,10 @@ from rich.console import Console
 
 from simsiam_keras import devices, export, inputs, interrupts, runs, settings
 from simsiam_keras.classifier import calibration, figures, files, labels, network, probe, report
+from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation.linear import held_out_split
 from simsiam_keras.few import bars, finetune, images
-from simsiam_keras.few.command import ENCODER, encoder_of, flip_of
+from simsiam_keras.few.command import ENCODER, encoder_of
 
 SHARES = ("validation_fraction", "labels_fraction", "layer_decay", "min_crop")
 
@@ -47,7 +48,7 @@ def fine_tune(cfg, console=None):
     _check(cfg)
     path = encoder_of(cfg.encoder)
     encoder = export.load_encoder(path, cfg.trust_encoder)
-    flip = flip_of(cfg, path)
+    flip = mirrored(cfg.flip, path)
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     labels.check(cfg, train_set, test_set)
     train_set = labels.drawn(train_set, cfg)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simsiam_keras import cards, devices, export, runs
+from simsiam_keras import cards, devices, export, runs, saved_model
 from simsiam_keras.errors import reading
 
 CARD = "classifier.json"
@@ -80,8 +80,9 @@ def save(folder, model, card):
         content = json.dumps(dataclasses.asdict(card), indent=2)
         with zipfile.ZipFile(scratch / "classifier.keras", "a") as archive:
             archive.writestr(CARD, content)
-        if export.has_tensorflow():
-            export.write_saved_model(model, scratch / "classifier", card.classes)
+        if saved_model.available():
+            names = {"output": "probabilities", "classes": card.classes}
+            saved_model.write(model, scratch / "classifier", **names)
         names = [name for name in FORMS if (scratch / name).exists()]
         digests = {name: cards.digest(scratch / name) for name in names}
         for path in scratch.rglob("*"):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from simsiam_keras.few import logistic
+from simsiam_keras.evaluation import logistic
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -27,12 +27,54 @@ def knn_measure(bank, bank_labels, queries, query_labels, k=200, temperature=0.1
     Raises:
         ValueError: as in `knn_accuracy`, and if no query has one of several labels.
     """
+    found = nearest_neighbours(bank, queries, k)
+    return measured(*found, bank_labels, query_labels, temperature)
+
+
+def measured(similarity, index, bank_labels, query_labels, temperature):
+    """What `knn_measure` gives of neighbours that are found.
+
+    Args:
+        similarity: `[m, k]`, as from `nearest_neighbours`.
+        index: `[m, k]`, likewise.
+        bank_labels: array `[n]`, or 0 and 1 `[n, classes]`.
+        query_labels: likewise, of the queries.
+        temperature: as in `knn_accuracy`.
+
+    Returns:
+        As `knn_measure`.
+    """
+    _check_temperature(temperature)
     if np.ndim(bank_labels) == 1:
-        arguments = (bank, bank_labels, queries, query_labels, k, temperature)
-        return {"knn_accuracy": knn_accuracy(*arguments)}
-    votes = knn_votes(bank, bank_labels, queries, k, temperature)
-    query_labels = check_labels(query_labels, queries, "query_labels", several=True)
+        query_labels = check_labels(query_labels, similarity, "query_labels")
+        predicted = _voted(similarity, index, bank_labels, temperature)
+        return {"knn_accuracy": float(np.mean(predicted == query_labels))}
+    votes = _shares(similarity, index, bank_labels, temperature)
+    query_labels = check_labels(query_labels, similarity, "query_labels", several=True)
     return {"mean_average_precision": mean_average_precision(query_labels, votes)}
+
+
+def leave_one_out(bank, k):
+    """The k nearest neighbours of each vector among all others.
+
+    Args:
+        bank: as in `nearest_neighbours`, n >= 2.
+        k: number of neighbours, >= 1; capped to n - 1.
+
+    Returns:
+        As `nearest_neighbours`.
+
+    Raises:
+        ValueError: as `nearest_neighbours`, or if there is one vector.
+    """
+    if len(bank) < 2:
+        raise ValueError("`bank` must hold two vectors, to leave one out. Received: one")
+    k = effective_k(k, len(bank) - 1)
+    similarity, index = nearest_neighbours(bank, bank, k + 1)
+    # Itself, or the last one where copies of it fill the list.
+    own = index == np.arange(len(index))[:, None]
+    own[:, -1] |= ~own.any(axis=1)
+    return tuple(x[~own].reshape(-1, k) for x in (similarity, index))
 
 
 def knn_votes(bank, bank_labels, queries, k=200, temperature=0.1, query_chunk=1024):
@@ -62,7 +104,11 @@ def knn_votes(bank, bank_labels, queries, k=200, temperature=0.1, query_chunk=10
     """
     _check_temperature(temperature)
     bank_labels = check_labels(bank_labels, bank, "bank_labels", several=True)
-    similarity, index = nearest_neighbours(bank, queries, k, query_chunk)
+    return _shares(*nearest_neighbours(bank, queries, k, query_chunk), bank_labels, temperature)
+
+
+def _shares(similarity, index, bank_labels, temperature, query_chunk=1024):
+    bank_labels = np.asarray(bank_labels)
     votes = np.empty((len(similarity), bank_labels.shape[1]))
     for start in range(0, len(similarity), query_chunk):
         rows = slice(start, start + query_chunk)
@@ -148,7 +194,11 @@ def knn_predict(
     """
     _check_temperature(temperature)
     bank_labels = check_labels(bank_labels, bank, "bank_labels")
-    similarity, index = nearest_neighbours(bank, queries, k, query_chunk, bank_chunk)
+    found = nearest_neighbours(bank, queries, k, query_chunk, bank_chunk)
+    return _voted(*found, bank_labels, temperature, query_chunk)
+
+
+def _voted(similarity, index, bank_labels, temperature, query_chunk=1024):
     classes, bank_class = np.unique(bank_labels, return_inverse=True)
     predicted = np.empty(len(similarity), classes.dtype)
     for start in range(0, len(similarity), query_chunk):
@@ -197,11 +247,27 @@ def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
             "`queries` must be as wide as `bank`. "
             f"Received: queries {queries.shape[1]}, bank {bank.shape[1]}"
         )
+    return nearest_of_chunks(blocks(bank, bank_chunk), queries, k, query_chunk)
+
+
+def nearest_of_chunks(chunks, queries, k, query_chunk=1024):
+    """As `nearest_neighbours`, of a bank that comes in parts and is not checked.
+
+    Args:
+        chunks: iterable of (number of its first row, `[rows, d]`).
+        queries: array `[m, d]`, m >= 1.
+        k: as in `nearest_neighbours`.
+        query_chunk: as in `nearest_neighbours`.
+
+    Returns:
+        As `nearest_neighbours`.
+    """
     similarity = np.full((len(queries), k), -np.inf, "float32")
     index = np.zeros((len(queries), k), "int64")
-    queries = _unit(queries)
-    for first, chunk in blocks(bank, bank_chunk):
-        keys = ops.transpose(_unit(chunk))
+    queries, n = unit(queries), 0
+    for first, chunk in chunks:
+        n = first + len(chunk)
+        keys = ops.transpose(unit(chunk))
         for start in range(0, len(queries), query_chunk):
             rows = slice(start, start + query_chunk)
             scores = ops.matmul(queries[rows], keys)
@@ -211,7 +277,7 @@ def nearest_neighbours(bank, queries, k, query_chunk=1024, bank_chunk=16384):
             order = np.argsort(-found, axis=1, kind="stable")[:, :k]
             similarity[rows] = np.take_along_axis(found, order, 1)
             index[rows] = np.take_along_axis(where, order, 1)
-    return similarity, index
+    return similarity[:, :n], index[:, :n]
 
 
 def effective_k(k, bank_size):
@@ -262,7 +328,8 @@ def _check_temperature(temperature):
         raise ValueError(f"`temperature` must be > 0. Received: temperature={temperature}")
 
 
-def _unit(x):
+def unit(x):
+    """Vectors `[n, d]` divided by their lengths, float32; a zero vector stays one."""
     x = np.asarray(x, "float32")
     # float64, so that the squares of very small or large features neither vanish nor overflow.
     norm = np.sqrt(np.einsum("nd,nd->n", x, x, dtype="float64"))

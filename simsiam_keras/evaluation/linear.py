@@ -73,6 +73,7 @@ def linear_probe(
     validation_fraction=0.1,
     seed=0,
     progress=False,
+    augmented=None,
 ):
     """Trains softmax regression on frozen features and measures it on the test part.
 
@@ -84,7 +85,7 @@ def linear_probe(
     classifier on all of the training data, and the test labels are used once, to measure it. The
     rate in effect is `rate * batch / 256`, decayed by a cosine to 0 over the steps. Momentum is
     0.9, weight decay 0, and features are used as they come, as the paper does. The paper
-    augments the images of the linear classifier; cached features are of fixed images.
+    augments the images of the linear classifier; the rate is chosen on fixed ones in any case.
 
     Args:
         train_features: array or memory map `[n, d]`.
@@ -98,6 +99,7 @@ def linear_probe(
         validation_fraction: share of each class to hold out, in (0, 1). Defaults to 0.1.
         seed: of the held-out part, the initial weights and the order. Defaults to 0.
         progress: whether to draw a bar with the time left on standard error. Defaults to False.
+        augmented: function of an epoch to features `[n, d]` for the final fit. Defaults to None.
 
     Returns:
         A `LinearProbe`.
@@ -145,7 +147,7 @@ def linear_probe(
     best = int(best[len(best) // 2])
     everything = np.arange(len(train_classes))
     kernel, bias = train_heads(
-        train_features,
+        augmented or train_features,
         train_classes,
         everything,
         rates[best : best + 1],
@@ -170,12 +172,13 @@ def linear_probe(
         batch_size=batch_size,
         protocol=(
             f"{'Logistic regression of each label' if several else 'Softmax regression'} on "
-            f"frozen, cached features: {optimizer.upper()}, momentum 0.9, "
-            f"no weight decay, batch {batch_size}, {epochs} epochs, cosine decay; learning rate "
+            f"frozen{' features of new crops each epoch' if augmented else ', cached features'}: "
+            f"{optimizer.upper()}, momentum 0.9, no weight decay, batch {batch_size}, "
+            f"{epochs} epochs, cosine decay; learning rate "
             f"{rates[best]:g} x batch/256, the best of {len(rates)} on {len(held_out)} held-out "
-            f"training vectors; retrained on all {len(everything)}; test "
-            f"{'mean average precision' if several else 'accuracy'} after the last epoch on "
-            f"{len(test_classes)} vectors; seed {seed}."
+            f"training vectors{' of fixed images' if augmented else ''}; retrained on all "
+            f"{len(everything)}; test {'mean average precision' if several else 'accuracy'} "
+            f"after the last epoch on {len(test_classes)} vectors; seed {seed}."
         ),
     )
 
@@ -192,7 +195,7 @@ def train_heads(
     touch each other.
 
     Args:
-        features: array or memory map `[n, d]`.
+        features: array or memory map `[n, d]`, or a function of an epoch's number to one.
         classes: integer array `[n]`, in 0 .. max, or 0 and 1 `[n, classes]`.
         rows: integer array of the rows to train on.
         rates: learning rates `[heads]`, for a batch of 256.
@@ -209,7 +212,8 @@ def train_heads(
     steps_per_epoch = -(-len(rows) // batch_size)
     rates = np.reshape(rates, (-1, 1)).astype("float32") * batch_size / 256
     several = classes.ndim == 2
-    shape = (features.shape[1], 1, classes.shape[1] if several else classes.max() + 1)
+    current = features(0) if callable(features) else features
+    shape = (current.shape[1], 1, classes.shape[1] if several else classes.max() + 1)
     initial = np.random.default_rng(seed).normal(0, 0.01, shape)
     initial = initial.astype("float32").repeat(len(rates), axis=1)
     weights = [ops.convert_to_tensor(initial), ops.zeros(initial.shape[1:])]
@@ -217,14 +221,23 @@ def train_heads(
     step = devices.compiled(functools.partial(_step, optimizer))
     console = Console(stderr=True)
     for epoch in track(range(epochs), progress or "", console=console, disable=not progress):
+        if epoch and callable(features):
+            current = features(epoch)
         order = np.random.default_rng([seed, epoch]).permutation(rows)
         for number in range(steps_per_epoch):
             batch = order[number * batch_size : (number + 1) * batch_size]
             done = (epoch * steps_per_epoch + number) / (epochs * steps_per_epoch)
             rate = rates * np.float32(0.5 * (1 + np.cos(np.pi * done)))
-            x, y = np.asarray(features[batch], "float32"), classes[batch].astype("int32")
+            x, y = np.asarray(current[batch], "float32"), classes[batch].astype("int32")
             weights, momentums = step(*map(ops.convert_to_tensor, (x, y, rate)), weights, momentums)
     return tuple(ops.convert_to_numpy(w) for w in weights)
+
+
+def scores(probe, features):
+    """Logits `[n, classes]` of a `LinearProbe`."""
+    kernel, bias = probe.weights[:, None], probe.bias[None]
+    parts = _logits(features, np.arange(len(features)), kernel, bias)
+    return np.concatenate([logits[:, 0] for logits in parts])
 
 
 def _step(optimizer, x, y, rate, weights, momentums):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_keras import runs
-from simsiam_keras.few import logistic
+from simsiam_keras.evaluation import logistic
 
 ENOUGH = 5  # labels of every class, of which a fifth can be held out to choose a rate by
 

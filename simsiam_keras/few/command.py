@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from pathlib import Path
@@ -11,12 +10,12 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from simsiam_keras import cards, devices, export, flagfile, inputs, interrupts, runs, settings
-from simsiam_keras.augment.recipe import RECIPES
-from simsiam_keras.errors import reading
+from simsiam_keras import cards, devices, export, inputs, interrupts, runs, settings
+from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation import hog
 from simsiam_keras.few import cells, draws, report, rows
 from simsiam_keras.few.table import Table
+from simsiam_keras.progress import saying
 from simsiam_keras.start import FILE
 
 ENCODER = "encoder.keras"
@@ -45,10 +44,10 @@ def worth(cfg, console=None):
     path = encoder_of(cfg.encoder)
     encoder = export.load_encoder(path, cfg.trust_encoder)
     start = _start(path, encoder, cfg.trust_encoder)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = saying(console)
     train_set, test_set, test_part = inputs.train_and_test(cfg, say, encoder)
     check(cfg, train_set, test_set)
-    flip = flip_of(cfg, path)
+    flip = mirrored(cfg.flip, path)
     titles, left_out = rows.titles(train_set, cfg.finetune, start, hog.missing(), _trained(path))
     for title, why in left_out.items():
         say(f"{title}: left out, it {why}")
@@ -156,18 +155,6 @@ def _start(path, encoder, trust):
             "away, and there is no row for it"
         )
     return start
-
-
-def flip_of(cfg, path):
-    """Whether views are mirrored: as those of the run were, where there is one."""
-    if cfg.flip != "auto":
-        return cfg.flip == "on"
-    flags = path.with_name("flags.cfg")
-    if path.name != ENCODER or not flags.is_file():
-        return True
-    with reading(flags, "restore it, or say --flip=on or --flip=off"):
-        recipe = flagfile.values(flags).get("recipe")
-    return RECIPES[recipe].flip > 0 if recipe in RECIPES else True
 
 
 def _trained(path):

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from simsiam_keras.few import bars, cells, draws, finetune, images, logistic, rows
+from simsiam_keras.evaluation import logistic
+from simsiam_keras.few import bars, cells, draws, finetune, images, rows
 
 # What the network of a row begins with.
 TRAINED_ON = {

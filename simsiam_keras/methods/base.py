@@ -22,7 +22,7 @@ class JointEmbedding(keras.Model):
 
     - `embed(views, training)`, which returns the outputs that its loss needs by name, `z1` among
       them;
-    - `objective(**outputs)`, its loss for each sample, `[n]` (`loss` is what `compile` was given);
+    - `objective(**outputs)`, its loss for each sample, `[n]`;
     - `from_flags`.
 
     What an input is does not depend on the mode: a dict `{"views": views}`, or a tuple or list of
@@ -30,6 +30,10 @@ class JointEmbedding(keras.Model):
     first, with `"extent"` where the images lie on a canvas, see `augment.Views`; a tensor is images
     and gives features, as `predict` does. What else is in a dict, such as `"index"`, the number of
     each image, or `"labels"`, is handed on to `embed` by its name.
+
+    `evaluate`, and `val_loss` and `val_z_std` of `fit`, are of inference: batch normalization takes
+    its moving statistics, which after s steps still have `momentum ** s` of their first values in
+    them. In the first hundred steps they differ from `loss` and `z_std` of training for that alone.
 
     Args:
         encoder: a built `keras.Model`, images `[n, height, width, channels]` with values 0..255 to
@@ -105,7 +109,21 @@ class JointEmbedding(keras.Model):
             loss = loss + self._aggregate_additional_loss(extra)
         return loss
 
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        **kwargs,
+    ):
+        given = {"loss": loss, "loss_weights": loss_weights, "metrics": metrics}
+        checks.check_compiled(type(self).__name__, **given, weighted_metrics=weighted_metrics)
+        super().compile(optimizer, **kwargs)
+
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        checks.check_rate(self.optimizer, kwargs.get("callbacks"))
         if distribute.replicas() == 1:  # else a batch is not what one of them gets
             split = kwargs.get("validation_split", 0.0)
             x = watch.watched(

@@ -61,14 +61,14 @@ def main(argv):
 
 
 def _measure(cfg, linear):
-    from simsiam_keras import commands
+    from simsiam_keras import commands, probes
     from simsiam_keras.data import sources
 
     run_dir, probe = config.run_dir(cfg), probe_config(cfg)
     result = runs.result(run_dir) or commands.pretrain(cfg)
     if linear and result["knn"] is not None and not runs.result(probe.run_dir):
         try:
-            commands.linear_probe(probe)
+            probes.linear_probe(probe)
         except sources.NoSuchSplit as error:
             print(f"no linear classifier: {error}", file=sys.stderr)
     # A finished run does not go on, and a grid of large models would fill the disk with them.

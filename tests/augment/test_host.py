@@ -76,3 +76,27 @@ def test_photos_of_any_size_one_by_one(recipe):
     # One trace, hence one XLA program, for all sizes.
     for each in (views, views.small):
         assert each.compiled.experimental_get_tracing_count() == 1
+
+
+def test_without_a_seed_each_call_draws_anew():
+    views = host.Views("cifar", size=16)
+    images = photos(4, 32, 32)
+    data = tf.data.Dataset.from_tensor_slices(np.concatenate([images, images])).batch(4).map(views)
+
+    def drawn():
+        tf.random.set_seed(3)
+        return [np.stack(pair) for pair in data]
+
+    (first, second), again = drawn(), drawn()
+    assert first.shape == (2, 4, 16, 16, 3) and first.dtype == "uint8"
+    assert not np.array_equal(first, second)  # of the same images
+    np.testing.assert_array_equal(first, again[0])
+    np.testing.assert_array_equal(second, again[1])
+
+
+def test_one_image_gives_views_without_a_batch():
+    views, image = host.Views("cifar", size=16), photos(1, 40, 32)[0]
+    data = tf.data.Dataset.from_tensors(image).map(views)
+    x1, x2 = next(iter(data))
+    assert x1.shape == x2.shape == (16, 16, 3)
+    np.testing.assert_array_equal(views(image, [1, 2])[0], views(image[None], [1, 2])[0][0])

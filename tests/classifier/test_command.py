@@ -15,7 +15,7 @@ import pytest
 from simsiam_keras import cards, export
 from simsiam_keras.classifier import calibration, files, labels, report
 from simsiam_keras.data import pipeline, sources
-from simsiam_keras.few import logistic
+from simsiam_keras.evaluation import logistic
 from tests.classifier import made
 from tests.conftest import ROOT
 from tests.few import small

@@ -3,7 +3,7 @@
 import numpy as np
 
 from simsiam_keras.classifier import calibration, probe
-from simsiam_keras.few import logistic
+from simsiam_keras.evaluation import logistic
 
 
 def features(n=60, d=40, seed=0):

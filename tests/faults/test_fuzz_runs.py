@@ -18,12 +18,12 @@ from simsiam_keras import (
     build,
     cards,
     checkpoints,
-    commands,
     config,
     diagnose,
     export,
     runs,
 )
+from simsiam_keras.formats import command
 from tests.faults import fuzz, small
 
 pytestmark = pytest.mark.slow
@@ -302,6 +302,6 @@ def test_export_of_a_run(run, tmp_path_factory, drawn):
     (folder / "flags.cfg").write_bytes(text)
     shutil.copytree(run / "checkpoints", folder / "checkpoints")
     cfg = config.make("export", run_dir=str(folder), output=str(folder / "out"))
-    fuzz.outcome(lambda: commands.export_encoder(cfg, QUIET), str(folder), "--")
+    fuzz.outcome(lambda: command.export_encoder(cfg, QUIET), str(folder), "--")
     keras.backend.clear_session()
     shutil.rmtree(folder)

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from simsiam_keras.few import cells, draws, finetune, logistic
+from simsiam_keras.evaluation import logistic
+from simsiam_keras.few import cells, draws, finetune
 from tests.few import small
 
 

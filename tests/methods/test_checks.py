@@ -318,3 +318,51 @@ for name, make in kinds.items():
 @pytest.mark.parametrize("backend", OTHERS)
 def test_the_other_backends_say_the_same(backend):
     call(backend, "-c", ELSEWHERE)
+
+
+def trainable(**compiled):
+    encoder = functional(L.GlobalAveragePooling2D())
+    model = SimSiam(encoder, heads.projector(4), heads.predictor(2), augment.Views("cifar", size=8))
+    model.compile(**compiled)
+    return model
+
+
+@pytest.mark.parametrize("method", FAMILY)
+@pytest.mark.parametrize("name", ["metrics", "loss", "weighted_metrics", "loss_weights"])
+def test_what_compares_with_targets_is_refused(method, name):
+    module, cls = split(FAMILY[method].path)
+    cls = getattr(importlib.import_module(module), cls)
+    with pytest.raises(ValueError, match=f"`{name}` must be left out of `compile`: {cls.__name__}"):
+        cls.compile(cls.__new__(cls), "sgd", **{name: ["accuracy"]})
+
+
+SETTERS = [
+    keras.callbacks.LearningRateScheduler(lambda epoch: 0.25),
+    keras.callbacks.ReduceLROnPlateau("loss"),
+]
+
+
+@pytest.mark.parametrize("setter", SETTERS, ids=lambda c: type(c).__name__)
+def test_a_rate_has_one_master(setter):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    model = trainable(optimizer=optimizers.SGD(schedule))
+    for callbacks in ([setter], setter, keras.callbacks.CallbackList([setter])):
+        with pytest.raises(ValueError, match=f"{type(setter).__name__} sets the learning rate"):
+            model.fit(noise(8), batch_size=4, callbacks=callbacks, verbose=0)
+    model.fit(noise(8), batch_size=4, callbacks=[keras.callbacks.Callback()], verbose=0)
+
+
+def test_a_number_may_be_set():
+    model = trainable(optimizer=optimizers.SGD(0.1))
+    model.fit(noise(8), batch_size=4, callbacks=[SETTERS[0]], verbose=0)
+    assert float(model.optimizer.learning_rate) == 0.25
+
+
+def test_inference_catches_up_with_training():
+    model = trainable(optimizer=optimizers.SGD(0.0))
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype="uint8")
+    first = model.fit(images, batch_size=32, verbose=0).history["z_std"][0]
+    early = model.evaluate(images, batch_size=32, verbose=0, return_dict=True)["z_std"]
+    model.fit(images, batch_size=32, epochs=60, verbose=0)
+    late = model.evaluate(images, batch_size=32, verbose=0, return_dict=True)["z_std"]
+    assert abs(late - first) < 0.05 < abs(early - first)

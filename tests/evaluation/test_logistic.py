@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from simsiam_keras.few import logistic
+from simsiam_keras.evaluation import logistic
 
 
 def blobs(n, spread, width=20, classes=4, seed=0):

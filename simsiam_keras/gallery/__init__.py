@@ -1,0 +1,1 @@
+"""Features of many images, kept with the images' names: written, searched, compared."""
