@@ -15,6 +15,7 @@ from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation.linear import held_out_split
 from simsiam_keras.few import bars, finetune, images
 from simsiam_keras.few.command import ENCODER, encoder_of
+from simsiam_keras.progress import saying
 
 SHARES = ("validation_fraction", "labels_fraction", "layer_decay", "min_crop")
 
@@ -43,7 +44,7 @@ def fine_tune(cfg, console=None):
         Distribution, 2022, https://arxiv.org/abs/2202.10054
     """
     console = console or Console(stderr=True)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = saying(console)
     began = time.perf_counter()
     _check(cfg)
     path = encoder_of(cfg.encoder)

@@ -233,7 +233,7 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "place", ["files.export.write_saved_model", "figures.reliability", "network._steps"]
+    "place", ["files.saved_model.write", "figures.reliability", "network._steps"]
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(place, tmp_path):
     """At any moment the folder has no result, and the same command then starts again."""
