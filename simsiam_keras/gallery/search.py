@@ -42,10 +42,9 @@ def search(cfg, console=None):
     say = saying(console)
     encoder = export.load_encoder(cfg.encoder, cfg.trust_encoder)
     queries = paths_of(cfg.query)
-    gallery = _gallery(cfg, console)
-    reader = vectors.Reader(gallery)
+    asked = encoded_queries(encoder, queries)  # before a gallery that may take long
+    reader = vectors.Reader(_gallery(cfg, console))
     refuse_other_encoder(cfg.encoder, encoder, reader)
-    asked = encoded_queries(encoder, queries)
     began = time.perf_counter()
     if cfg.index == "exact":
         similarities, numbers = exact.neighbours(reader.chunks(), asked, cfg.k)
