@@ -86,7 +86,8 @@ def test_mistakes_are_said_in_a_sentence(encoder, folder, tmp_path, capsys):
     assert "text.jpg is no image that can be read" in capsys.readouterr().err
     assert run(encoder, gallery, tmp_path / "none.jpg", out, *flags) == 2
     assert "there is no file" in capsys.readouterr().err
-    assert not out.exists()
+    assert not out.exists() and not (tmp_path / "vectors").exists()
+    assert run(encoder, gallery, folder / "a" / "04.png", tmp_path / "good", *flags) == 0
     export.save_encoder(encoders.resnet10((16, 16, 3), width=8), tmp_path / "other")
     parquet = tmp_path / "vectors" / "vectors.parquet"
     other = tmp_path / "other" / "encoder.keras"
