@@ -48,10 +48,11 @@ def main():
     parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()
 
+    keras.utils.set_random_seed(0)
     train, test = ss.data.load("digits"), ss.data.load("digits", split="test")
     encoder = ss.encoders.resnet10((16, 16, 3), stem="stride2", width=16)
     model = BarlowTwins(encoder, ss.heads.projector(64), ss.augment.Views("digits"))
-    model.compile(ss.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-4))
+    model.compile(ss.optimizers.SGD(0.003, momentum=0.9, weight_decay=5e-4))
     model.fit(train.images, batch_size=64, epochs=arguments.epochs, verbose=2)
     bank, queries = (ss.evaluation.features(model.predict, source, 16) for source in (train, test))
     accuracy = ss.evaluation.knn_accuracy(bank, train.labels, queries, test.labels, k=37)

@@ -1,10 +1,44 @@
 """TensorBoard, beside a run: what fails here is said once, and ends nothing."""
 
+import dataclasses
 import os
 import time
 
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
+
+from simsiam_keras.family import FAMILY
+
+# The heading that a number stands under; all others are of the training itself.
+GROUPS = {
+    "collapse": (
+        "z_std feature_rank output_rank alignment uniformity eigenvalue_share alpha_req lidar"
+    ).split(),
+    "quality": "knn_accuracy knn_of_the_bank mean_average_precision".split(),
+}
+TRAINING = "training"
+# What runs are compared by in the hyper-parameters' table, with the flags of the method.
+COMPARED = (
+    "method dataset encoder weights recipe image_size epochs batch_size base_lr weight_decay seed "
+    "view_whitening"
+).split()
+
+
+def tag(name):
+    """The name of a number in TensorBoard.
+
+    Example:
+    >>> tag("z_std"), tag("learning_rate")
+    ('collapse/z_std', 'training/learning_rate')
+    """
+    groups = (group for group, names in GROUPS.items() if name in names)
+    return f"{next(groups, TRAINING)}/{name}"
+
+
+def compared(flags):
+    """Of a run's flags those that it is compared with others by, values by name."""
+    own = [field.name for field in dataclasses.fields(FAMILY[flags["method"]].flags)]
+    return {name: flags[name] for name in (*COMPARED, *own)}
 
 
 class Board:
@@ -37,12 +71,27 @@ class Board:
         """Adds a picture, uint8 `[height, width, 3]`."""
         self._guarded(lambda: self._add(summary.image(tag, image, dataformats="HWC"), 0))
 
+    def hparams(self, flags, metrics):
+        """Adds what runs are compared by, and the numbers that they are compared in.
+
+        Args:
+            flags: numbers, texts and switches by name.
+            metrics: names of numbers that `scalars` adds.
+        """
+        known = {name: value for name, value in flags.items() if value not in ("", None)}
+
+        def add():
+            for found in summary.hparams(known, {tag(name): 0.0 for name in metrics}):
+                self._add(found, 0)
+
+        self._guarded(add)
+
     def scalars(self, values, step):
-        """Adds numbers by name."""
+        """Adds numbers by name, each under its heading."""
 
         def add():
             for name, value in values.items():
-                self._add(summary.scalar(name, value), step)
+                self._add(summary.scalar(tag(name), value), step)
             self.writer.flush()
 
         self._guarded(add)

@@ -44,9 +44,8 @@ class Parts:
         model: the compiled method.
         schedule: its learning rate as a function of the step.
         copy: function without arguments to another such method.
-        encoder: function without arguments to another such encoder, in float32 on one device.
-        batches: function of the first epoch, and the steps of it to leave out, to what `fit` takes
-            up to its `last`.
+        encoder: likewise to another such encoder, in float32 on one device.
+        batches: function of the first epoch, and its steps to leave out, to what `fit` takes.
         last: function of an epoch to the number after the last epoch like it.
         enter: function of an epoch that readies the model for it and those like it.
         pairs: function without arguments to the views that are measured for collapse.

@@ -65,7 +65,7 @@ def mirrored(flip, path):
         return flip == "on"
     path = Path(path)
     flags = path.with_name("flags.cfg")
-    if path.name not in cards.FORMS or not flags.is_file():
+    if path.name not in cards.PLAIN or not flags.is_file():
         return True
     with reading(flags, "restore it, or say --flip=on or --flip=off"):
         recipe = flagfile.values(flags).get("recipe")

@@ -141,7 +141,11 @@ def beside(encoder, folder, names, eval_crop):
         # A card of an earlier version; its file tells.
         weights = cards.weights_digest(keras_model(Path(folder, "encoder.keras")))
         card = dataclasses.replace(card, weights=weights)
-    return cards.beside(card, names, cards.weights_digest(encoder), eval_crop)
+    digests, forms = cards.beside(card, names, cards.weights_digest(encoder), eval_crop)
+    there = {n: value for n, value in digests.items() if os.path.lexists(Path(folder, n))}
+    if cards.PAGE in there and cards.digest(Path(folder, cards.PAGE)) != there[cards.PAGE]:
+        del there[cards.PAGE]  # it has been changed by hand since
+    return there, {n: fact for n, fact in forms.items() if n in there}
 
 
 def load_encoder(path, trust=False):

@@ -610,7 +610,7 @@ class FineTune(EncoderInput):
     validation_fraction: float = option(
         0.2, "Share of these that chooses the epoch and calibrates.", minimum=0
     )
-    lr: float = option(1e-3, "Highest learning rate of the last layer, of Adam.", minimum=0)
+    lr: float = option(3e-4, "Highest learning rate of the last layer, of Adam.", minimum=0)
     layer_decay: float = option(
         0.75,
         "Rate of a group of layers as a share of that of the group above it; the encoder has up to "
@@ -634,8 +634,9 @@ class FineTune(EncoderInput):
     )
     train_batch_size: int = option(32, "Views in an optimizer step.", minimum=2)
     batch_norm: str = option(
-        "learned",
-        "The encoder's batch normalization: learned, or kept as it is.",
+        "kept",
+        "The encoder's batch normalization: kept, so that training begins at the linear probe, or "
+        "learned.",
         choices=("kept", "learned"),
     )
     min_crop: float = option(

@@ -184,7 +184,7 @@ def _end_epoch(model, epoch, watches):
     every.on_epoch_end(epoch, logs)
 
 
-def _begin(parts, run_dir, board, before, say):
+def _begin(parts, run_dir, writer, before, say):
     """Writes what stands before the first epoch: flags, a picture of the views, known weights, kNN.
 
     Returns:
@@ -193,14 +193,17 @@ def _begin(parts, run_dir, board, before, say):
     if parts.known:
         with writing(run_dir / start.FILE):
             _encoder_of(parts).save(run_dir / start.FILE)
-    board.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
+    writer.text("flags", "    " + flagfile.write(parts.flags).replace("\n", "\n    "))
+    writer.hparams(
+        board.compared(parts.flags), ("loss", "z_std", *(["knn_accuracy"] if parts.probe else []))
+    )
     with distribute.alone():
         grid = parts.preview(pairs=16)
     _draw(run_dir, "views", lambda path: plots.write_png(path, grid), say)
-    board.image("augmented_pairs", grid)
+    writer.image("augmented_pairs", grid)
     if parts.probe is None:
         return []
-    callbacks.record(run_dir, board, before)
+    callbacks.record(run_dir, writer, before)
     return [before]
 
 

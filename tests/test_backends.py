@@ -199,7 +199,7 @@ def test_digits_without_tensorflow(backend, tmp_path):
     assert 0 < result["alignment"] < 4 and -4.03 < result["uniformity"] < 0
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    assert len(events.Scalars("loss")) == 2
+    assert len(events.Scalars("training/loss")) == 2
     flags = [f"--encoder={tmp_path / 'run' / 'encoder.keras'}", "--dataset=digits", "--epochs=2"]
     call(backend, "-m", "simsiam_keras", "linear-probe", f"--run_dir={tmp_path / 'p'}", *flags)
     assert 0 <= json.loads((tmp_path / "p" / "result.json").read_text())["linear_accuracy"] <= 1

@@ -22,7 +22,13 @@ EXCLUSIVE = {
     "queue": {"method": "swav", "queue": 8},
     "labels_per_class": {"method": "siamese_triplet", "labels_per_class": 5},
     "methods": {"methods": "byol,swav"},
+    "protocol": {"encoder": "e", "protocol": "paper"},
+    "format": {"encoder": "e", "format": "parquet"},
+    "quantize": {"weights": "e", "output": "o", "dataset": "digits", "quantize": "int8"},
+    "threshold": {"encoder": "e", "threshold": "0.9"},
 }
+COMMANDS = {"methods": "compare", "protocol": "linear-probe", "format": "embed"}
+COMMANDS |= {"quantize": "export", "threshold": "duplicates"}
 
 
 @pytest.mark.parametrize("command", config.COMMANDS)
@@ -48,7 +54,7 @@ def test_flagfile_gives_the_configuration_back(command, tmp_path):
 
 @pytest.mark.parametrize("name", EXCLUSIVE)
 def test_flagfile_gives_an_exclusive_flag_back(name, tmp_path):
-    command = "compare" if name == "methods" else "pretrain"
+    command = COMMANDS.get(name, "pretrain")
     cfg = config.make(command, **EXCLUSIVE[name])
     (tmp_path / "flags.cfg").write_text(config.to_flagfile(cfg))
     assert config.parse(command, [f"--flagfile={tmp_path / 'flags.cfg'}"]) == cfg

@@ -95,12 +95,32 @@ def test_tensorboard_holds_scalars_pairs_and_flags(run_dir):
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
-    assert {"loss", "z_std", "knn_accuracy", "learning_rate"} <= set(tags["scalars"])
-    assert set(diagnose.MEASURES) <= set(tags["scalars"])
+    groups = {tag.split("/")[1]: tag.split("/")[0] for tag in tags["scalars"]}
+    assert groups["loss"] == groups["learning_rate"] == "training"
+    assert groups["z_std"] == "collapse" and groups["knn_accuracy"] == "quality"
+    assert {groups[name] for name in diagnose.MEASURES} == {"collapse"}
     assert tags["images"] == ["augmented_pairs"]
-    assert len(events.Scalars("loss")) == 3
+    assert len(events.Scalars("training/loss")) == 3
     text = events.Tensors("flags/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "--output_dim=16" in text
+
+
+def test_tensorboard_compares_runs_by_their_flags(run_dir):
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    found = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    data = plugin_data_pb2.HParamsPluginData.FromString(found)
+    assert data.version == metadata.PLUGIN_DATA_VERSION
+    flags = data.session_start_info.hparams
+    assert flags["method"].string_value == "simsiam" and flags["output_dim"].number_value == 16
+    assert "run_dir" not in flags and "temperature" not in flags
+    found = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(found).experiment
+    tags = {info.name.tag for info in experiment.metric_infos}
+    assert tags == {"training/loss", "collapse/z_std", "quality/knn_accuracy"}
+    assert tags <= set(events.Tags()["scalars"])
 
 
 def test_saved_model_needs_tensorflow_alone(run_dir, tmp_path):
@@ -149,7 +169,7 @@ def test_both_forms_of_the_encoder_give_the_same_embedding(run_dir, tmp_path):
     result = read_json(tmp_path / "encoder" / "result.json")
     assert result["features"] == [360, 32] and result["class_names"] == list("0123456789")
     names = {path.name for path in (tmp_path / "encoder").iterdir()} - {".lock"}
-    files = {"features.npy", "labels.npy", "files.txt"}
+    files = {"features.npy", "labels.npy", "files.txt", "vectors.parquet"}
     lines = (tmp_path / "encoder" / "files.txt").read_text().splitlines()
     assert lines == [f"image {i}" for i in range(360)]
     assert names == files | {"result.json", "flags.cfg", "environment.json"}

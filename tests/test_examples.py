@@ -79,7 +79,7 @@ def test_an_encoder_of_ones_own(tmp_path):
 
 
 def test_a_method_of_ones_own(tmp_path):
-    said = run(tmp_path, "custom_method.py", "--epochs=3")
+    said = run(tmp_path, "custom_method.py", "--epochs=5")
     assert 0.7 < number(said, r"kNN ([\d.]+)") <= 1
 
 

@@ -110,6 +110,17 @@ def test_crops_differ_by_epoch_and_are_of_their_images(encoder):
     assert np.mean(near == np.arange(200)) > 0.9  # crops of nearly all are of the image of the row
 
 
+def test_crops_are_mirrored_as_the_views_of_the_run_were(tmp_path):
+    path = tmp_path / "encoder.keras"
+    assert crops.mirrored("auto", path)
+    for recipe, expected in (("digits", False), ("cifar", True)):
+        (tmp_path / "flags.cfg").write_text(f"--recipe={recipe}\n")
+        assert crops.mirrored("auto", path) == expected
+        assert crops.mirrored("auto", tmp_path / "encoder") == expected
+    assert not crops.mirrored("off", path)
+    assert crops.mirrored("auto", tmp_path / "other.keras")
+
+
 def test_the_papers_protocol_trains_on_crops(encoder, tmp_path):
     flags = ["--epochs=3", "--learning_rates=1,3"]
     cached = run("linear-probe", encoder, *flags, folder=tmp_path / "a")

@@ -63,11 +63,11 @@ class Service:
             except httpx.HTTPError:
                 time.sleep(0.1)
         self.process.kill()
-        raise AssertionError(self.process.stderr.read())
+        raise AssertionError(self.process.communicate()[1])
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(30)
+        self.process.communicate(timeout=30)
 
 
 def encoded(image, kind="JPEG", **options):
@@ -348,7 +348,12 @@ def test_it_imports_neither_keras_nor_a_backend(handover):
 
 
 def test_load_counts_what_is_answered(client, photographs):
-    run = [SERVE / "load.py", f"--url={client.base_url}features", "--workers=2", "--seconds=1"]
+    run = [
+        SERVE / "load.py",
+        f"--url={str(client.base_url).rstrip('/')}/features",
+        "--workers=2",
+        "--seconds=1",
+    ]
     run += ["--file", photographs / "a.jpg", photographs / "g.webp"]
     done = subprocess.run(
         [sys.executable, *map(str, run)], capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = (".venv", ".venv-jax", ".venv-torch")
 FILES = [
     f"requirements{suffix}.txt"
-    for suffix in ("", "-jax", "-torch", "-data", "-weights", "-worth", "-dev")
+    for suffix in ("", "-jax", "-torch", "-data", "-weights", "-worth", "-tools", "-dev")
 ]
 SPDX = {
     "Apache 2.0": "Apache-2.0",

@@ -10,12 +10,12 @@ import numpy as np
 from rich.console import Console
 
 from simsiam_keras import devices, export, inputs, interrupts, runs, settings
-from simsiam_keras.classifier import calibration, figures, files, labels, network, report
+from simsiam_keras.classifier import calibration, figures, files, labels, network, probe, report
 from simsiam_keras.crops import mirrored
-from simsiam_keras.evaluation import logistic
 from simsiam_keras.evaluation.linear import held_out_split
 from simsiam_keras.few import bars, finetune, images
 from simsiam_keras.few.command import ENCODER, encoder_of
+from simsiam_keras.progress import saying
 
 SHARES = ("validation_fraction", "labels_fraction", "layer_decay", "min_crop")
 
@@ -25,8 +25,9 @@ def fine_tune(cfg, console=None):
     """Trains an encoder with a classifier on labels; returns the content of its result.json.
 
     A stratified part of the labels is held out. The last layer begins as the logistic regression of
-    the frozen features of the others, so that training begins at the linear probe; the epoch that
-    is best on the held-out part is kept, the start included, and that part calibrates it.
+    the frozen features of the others, so that training begins at the linear probe. The epoch that
+    is best on the held-out part is left, and calibrated on it, where it is better than the probe by
+    more than chance; otherwise the linear probe of all labels is.
 
     Args:
         cfg: a `config.FineTune`.
@@ -43,7 +44,7 @@ def fine_tune(cfg, console=None):
         Distribution, 2022, https://arxiv.org/abs/2202.10054
     """
     console = console or Console(stderr=True)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = saying(console)
     began = time.perf_counter()
     _check(cfg)
     path = encoder_of(cfg.encoder)
@@ -96,15 +97,28 @@ class _Data:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Found:
-    """A trained network, logits of the test images by probe, start and network, and the parts."""
+    """The network that is left, and logits of the test images by what was compared.
+
+    Attributes:
+        net: a `few.finetune.Network`.
+        trained: a `network.Trained`.
+        probe: by the linear probe of all labels.
+        tuned: by the best epoch.
+        held_out: logits and numbers of images that what is left was not trained on.
+        fit: how many labels were trained on.
+    """
 
     net: finetune.Network
     trained: network.Trained
     probe: np.ndarray
-    start: np.ndarray
     tuned: np.ndarray
-    fit: np.ndarray
-    held: np.ndarray
+    held_out: tuple
+    fit: int
+
+    @property
+    def left(self):
+        """Logits of the test images by what is left."""
+        return self.tuned if self.trained.better else self.probe
 
 
 def _check(cfg):
@@ -160,13 +174,10 @@ def _features(encoder, kept, console, rows=256):
 def _trained(cfg, encoder, data, flip, run_dir, console):
     numbers, classes = data.train_numbers, len(data.values)
     fit, held = held_out_split(numbers, cfg.validation_fraction, cfg.seed)
-    scaled = logistic.scaling(data.train_features)
-
-    def layer(rows):
-        return logistic.layer(scaled, data.train_features[rows], numbers[rows], classes, cfg.seed)
-
-    head, probe = layer(fit), layer(np.arange(len(numbers)))
-    steps, total = network.steps_of(cfg, len(fit))
+    with console.status("linear probe"):
+        linear = probe.of(data.train_features, numbers, cfg.seed)
+        head = probe.of(data.train_features, numbers, cfg.seed, fit).layer
+    _, total = network.steps_of(cfg, len(fit))
     net = finetune.Network(
         encoder.model,
         classes=classes,
@@ -202,16 +213,20 @@ def _trained(cfg, encoder, data, flip, run_dir, console):
             on_epoch=measured,
         )
     tuned = network.logits_of(net, data.test, np.arange(len(data.test)))
-    probed, start = (data.test_features @ kernel + bias for kernel, bias in (probe, head))
-    return _Found(net, trained, probed, start, tuned, fit, held)
+    held_out = trained.logits, numbers[held]
+    if not trained.better:
+        net.encoder.set_weights(encoder.model.get_weights())
+        net.head.set_weights(linear.layer)
+        held_out = linear.out_of_fold()
+    probed = data.test_features @ linear.layer[0] + linear.layer[1]
+    return _Found(net, trained, probed, tuned, held_out, len(fit))
 
 
 def _measured(cfg, found, data, names, encoder, run_dir):
     """Writes classifier and pictures; the numbers of result.json."""
-    test, trained = (found.tuned, data.test_numbers), found.trained
-    held_out = trained.logits, data.train_numbers[found.held]
-    temperature = calibration.temperature(*held_out)
-    calibrated, thresholds = report.calibrated(held_out, test, temperature)
+    test, trained = (found.left, data.test_numbers), found.trained
+    temperature = calibration.temperature(*found.held_out)
+    calibrated, thresholds = report.calibrated(found.held_out, test, temperature)
     accuracies, counts = report.classes(*test, names)
     card = files.Card(
         classes=names,
@@ -220,7 +235,7 @@ def _measured(cfg, found, data, names, encoder, run_dir):
         stored_range=encoder.stored_range,
         temperature=temperature,
         thresholds=thresholds,
-        held_out=len(found.held),
+        held_out=len(found.held_out[1]),
     )
     figures.confusion(run_dir / "plots" / "confusion.png", counts, names)
     figures.reliability(
@@ -229,15 +244,18 @@ def _measured(cfg, found, data, names, encoder, run_dir):
     )
     written = files.save(run_dir, network.finished(found.net, temperature), card)
     return {
-        **report.table(found.probe, found.start, *test),
-        "verdict": report.verdict(found.probe, *test),
+        **report.table(found.probe, found.tuned, data.test_numbers),
+        "verdict": report.verdict(found.probe, found.tuned, data.test_numbers),
+        "left": "fine-tuned" if trained.better else "linear probe",
+        "accuracy": report.accuracy(*test),
         "best_epoch": trained.best_epoch,
         "epochs": len(trained.rows) - 1,
-        "held_out_images": len(found.held),
+        "held_out_images": len(data.train_numbers) - found.fit,
         "held_out_accuracy": trained.rows[trained.best_epoch]["held_out_accuracy"],
         "held_out_accuracy_linear": trained.rows[0]["held_out_accuracy"],
+        "calibrated_on": len(found.held_out[1]),
         **calibrated,
-        "not_sure": report.not_sure(thresholds, len(found.held), calibration.PRECISION),
+        "not_sure": report.not_sure(thresholds, len(found.held_out[1]), calibration.PRECISION),
         "classes": len(names),
         "class_accuracies": accuracies,
         "confusion": counts.tolist(),
@@ -246,7 +264,7 @@ def _measured(cfg, found, data, names, encoder, run_dir):
 
 
 def _protocol(cfg, found, data, flip, test_part):
-    steps, total = network.steps_of(cfg, len(found.fit))
+    steps, total = network.steps_of(cfg, found.fit)
     kind = "learned" if cfg.batch_norm == "learned" else "kept"
     return (
         f"Adam, {total // network.WARMUP} steps of warm-up and a cosine over {total} steps of "
@@ -255,7 +273,9 @@ def _protocol(cfg, found, data, flip, test_part):
         f"after {cfg.patience} without a better one; learning rate {cfg.lr:g}, times "
         f"{cfg.layer_decay:g} for each group of layers below the last; batch normalization {kind}; "
         f"classes {'balanced' if cfg.class_balance == 'balanced' else 'as they come'}; begins as "
-        f"the logistic regression of {len(found.fit)} labels, {len(found.held)} are held out to "
-        f"choose the epoch and the temperature. Linear: logistic regression of all "
-        f"{len(data.train_numbers)}. Tested on {test_part}; seed {cfg.seed}."
+        f"the logistic regression of {found.fit} labels, {len(data.train_numbers) - found.fit} are "
+        "held out to choose the epoch. Linear: logistic regression of all "
+        f"{len(data.train_numbers)}, which is left unless the best epoch is no less accurate on "
+        "those held out and likelier than the best of so many would be by chance in 5 %; it is "
+        f"then calibrated on labels held out in turn. Tested on {test_part}; seed {cfg.seed}."
     )

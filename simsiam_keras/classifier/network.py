@@ -11,7 +11,6 @@ from simsiam_keras.classifier import calibration
 from simsiam_keras.few import finetune
 
 GROUPS = 12  # that an encoder is divided into at most, as ConvNeXt is
-ERRORS = 2  # standard errors by which an epoch must exceed the start
 WARMUP = 10  # steps in one of warm-up
 _ROWS = 1024  # images that are read at a time
 
@@ -21,12 +20,14 @@ class Trained:
     """What training has come to; the network has the weights of the best epoch.
 
     Attributes:
-        best_epoch: the epoch that was kept; 0 is the start.
+        best_epoch: the best one after the start.
+        better: whether it exceeds the start by more than chance.
         logits: of the held-out images after it `[n, classes]`.
-        rows: what each epoch measured, a list of dicts.
+        rows: what each epoch measured, that of the start first, a list of dicts.
     """
 
     best_epoch: int
+    better: bool
     logits: np.ndarray
     rows: list
 
@@ -115,11 +116,12 @@ def weights_of(numbers, balanced):
 
 
 def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
-    """Trains a network and leaves it as it was after the best epoch, the start included.
+    """Trains a network, and leaves it as it was after the best epoch.
 
-    The best has the highest likelihood of the held-out labels at the temperature that suits it, of
-    those that are no less accurate on them than the start. It is the start unless that is exceeded
-    by two standard errors: a handful of held-out images would else choose by chance.
+    The best has the highest likelihood of the held-out labels, at the temperature that suits it, of
+    those that are no less accurate on them than the start, or of all where there are none. It is
+    better than the start if it is no less accurate, and likelier by more than the best of so many
+    epochs would be by chance, see `calibration.errors_by_chance`.
 
     Args:
         net: a `few.finetune.Network`.
@@ -140,47 +142,52 @@ def train(net, start, head, data, parts, cfg, on_step=None, on_epoch=None):
     net.head.set_weights(head)
     order = batches(numbers[fit], cfg.train_batch_size, weights is not None, cfg.seed)
     steps, _ = steps_of(cfg, len(fit))
-    began, rows, best, first = time.perf_counter(), [], None, None
-    for epoch in range(cfg.epochs + 1):
-        loss = _steps(net, images, numbers, fit, order, steps if epoch else 0, on_step)
-        logits = logits_of(net, images, held)
-        accuracy, each = _judged(logits, numbers[held], weights)
-        likelihood = np.average(each, weights=weights)
-        rows.append(
-            {
-                "epoch": epoch,
-                "loss": loss,
-                "held_out_accuracy": accuracy,
-                "held_out_loss": float(-likelihood) if np.isfinite(likelihood) else None,
-                "seconds": round(time.perf_counter() - began, 2),
-            }
-        )
+    began, rows, best = time.perf_counter(), [], None
+    for number in range(cfg.epochs + 1):
+        loss = _steps(net, images, numbers, fit, order, steps if number else 0, on_step)
+        epoch = _judged(number, logits_of(net, images, held), numbers[held], weights)
+        rows.append(epoch.row(loss, time.perf_counter() - began))
         if on_epoch:
             on_epoch(rows[-1])
-        if best is None or (
-            likelihood > best.likelihood and accuracy >= rows[0]["held_out_accuracy"]
-        ):
-            kept = net.encoder.get_weights(), net.head.get_weights()
-            best = _Epoch(epoch, likelihood, each, logits, kept)
-            first = first or best
-        elif epoch - best.number >= cfg.patience:
+        if number == 0:
+            first = epoch
+        elif best is None or epoch.rank(first) > best.rank(first):
+            best, kept = epoch, (net.encoder.get_weights(), net.head.get_weights())
+        elif number - best.number >= cfg.patience:
             break
-    more, error = calibration.gain(best.each, first.each, weights)
-    best = best if more > ERRORS * error else first
-    net.encoder.set_weights(best.weights[0])
-    net.head.set_weights(best.weights[1])
-    return Trained(best.number, best.logits, rows)
+    net.encoder.set_weights(kept[0])
+    net.head.set_weights(kept[1])
+    better = False
+    if best.likelihood > first.likelihood:
+        gain, error = calibration.gain(best.each, first.each, weights)
+        chance = calibration.errors_by_chance(len(held), len(rows) - 1)
+        better = best.accuracy >= first.accuracy and gain > chance * error
+    return Trained(best.number, better, best.logits, rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Epoch:
-    """What an epoch left, and how likely it makes the held-out labels, in the mean and each."""
+    """What the held-out images say of an epoch: accuracy and likelihood weighted, and each's."""
 
     number: int
+    accuracy: float
     likelihood: float
     each: np.ndarray
     logits: np.ndarray
-    weights: tuple
+
+    def rank(self, first):
+        """What is compared of two epochs, the higher the better."""
+        return self.accuracy >= first.accuracy, self.likelihood
+
+    def row(self, loss, seconds):
+        """Its row of metrics.jsonl."""
+        return {
+            "epoch": self.number,
+            "loss": loss,
+            "held_out_accuracy": self.accuracy,
+            "held_out_loss": -self.likelihood if np.isfinite(self.likelihood) else None,
+            "seconds": round(seconds, 2),
+        }
 
 
 def _steps(net, images, numbers, fit, order, steps, on_step):
@@ -195,13 +202,13 @@ def _steps(net, images, numbers, fit, order, steps, on_step):
     return loss if loss is not None and np.isfinite(loss) else None
 
 
-def _judged(logits, numbers, weights):
-    """Weighted accuracy of held-out images, and the likelihood of each label."""
+def _judged(number, logits, numbers, weights):
+    """An epoch by its logits of the held-out images."""
     if not np.isfinite(logits).all():
-        return 0.0, np.full(len(numbers), -np.inf)
+        return _Epoch(number, 0.0, -np.inf, np.full(len(numbers), -np.inf), logits)
     accuracy = float(np.average(logits.argmax(-1) == numbers, weights=weights))
-    warmth = calibration.temperature(logits, numbers)
-    return accuracy, calibration.likelihoods(logits, numbers, warmth)
+    each = calibration.likelihoods(logits, numbers, calibration.temperature(logits, numbers))
+    return _Epoch(number, accuracy, float(np.average(each, weights=weights)), each, logits)
 
 
 def logits_of(net, images, rows):

@@ -1,7 +1,6 @@
 """`predict`: the images of a folder to a table of labels with probabilities."""
 
 import csv
-import functools
 import io
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from simsiam_keras.classifier import calibration, files, report
 from simsiam_keras.data import batches
 from simsiam_keras.errors import sentence
 from simsiam_keras.few import bars
+from simsiam_keras.progress import saying
 
 COLUMNS = ("file", "label", "probability", "second_label", "second_probability", "sure")
 OF_CLASS = "p_"  # before a class's name, in the name of its column
@@ -38,7 +38,7 @@ def predict(cfg, console=None):
         ValueError: if the classifier or the images cannot be used; nothing has been written.
     """
     console = console or Console(stderr=True)
-    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = saying(console)
     began = time.perf_counter()
     if not 0 < cfg.precision < 1:
         raise ValueError(f"--precision must be in (0, 1). Received: {cfg.precision}")

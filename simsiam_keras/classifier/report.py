@@ -16,13 +16,12 @@ def confidence(logits, numbers, temperature):
     return found.max(-1), found.argmax(-1) == numbers
 
 
-def table(probe, start, tuned, numbers):
-    """The closing table's rows: the linear probe, the classifier and the largest class.
+def table(probe, tuned, numbers):
+    """The closing table's rows: the linear probe, the fine-tuned network and the largest class.
 
     Args:
         probe: logits of the test images `[n, classes]` by the linear probe of all labels.
-        start: by that of the labels that are not held out, with which training began.
-        tuned: by the classifier.
+        tuned: by the best epoch.
         numbers: of their classes `[n]`.
 
     Returns:
@@ -30,14 +29,13 @@ def table(probe, start, tuned, numbers):
     """
     return {
         "linear_accuracy": accuracy(probe, numbers),
-        "linear_accuracy_without_held_out": accuracy(start, numbers),
         "fine_tuned_accuracy": accuracy(tuned, numbers),
         "majority_accuracy": float(np.bincount(numbers).max() / len(numbers)),
     }
 
 
 def verdict(probe, tuned, numbers):
-    """Whether the classifier is better than the linear probe by more than chance, a sentence.
+    """Whether the fine-tuned network is better than the probe by more than chance, a sentence.
 
     Args:
         probe: logits of the test images `[n, classes]`.
@@ -52,12 +50,9 @@ def verdict(probe, tuned, numbers):
             f"{len(gain):,} test images, two standard errors are {2 * error:.1f}."
         )
     word = "better" if points > 0 else "worse"
-    advice = (
-        "" if points > 0 else "; take the probe (--layer_decay=0 --batch_norm=kept), or more labels"
-    )
     return (
         f"Fine-tuned is {word} than the linear probe by {abs(points):.1f} points on "
-        f"{len(gain):,} test images, two standard errors are {2 * error:.1f}{advice}."
+        f"{len(gain):,} test images, two standard errors are {2 * error:.1f}."
     )
 
 

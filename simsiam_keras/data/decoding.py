@@ -174,7 +174,7 @@ def _parallel(function, items, verb):
     return [result for chunk in chunks for result in chunk]
 
 
-def _good(name, items, results, lenient):
+def _good(name, items, results, lenient=False):
     """Sorts images by what came of them; logs what is left out, refuses much damage.
 
     Of fewer than 200 images one may be damaged, of more 1 %. What is only not taken, an error with
@@ -184,7 +184,7 @@ def _good(name, items, results, lenient):
         name: of the data set.
         items: list of n paths or encoded bytes.
         results: list of n results, or exceptions.
-        lenient: whether all but one may be damaged.
+        lenient: whether all but one may be damaged; default False.
 
     Returns:
         Numbers of the good ones, of those skipped, and of those damaged.

@@ -52,6 +52,21 @@ class Classifier:
         """The labels of scaled features `[n, d]`."""
         return self.classes[np.argmax(features @ self.weights + self.bias, axis=-1)]
 
+    def layer(self, scaled, count):
+        """The same as weights of a layer on features as they come, where labels are numbers.
+
+        Args:
+            scaled: the `Scaling` of the features that it was fitted on.
+            count: of the classes; one that it does not know has zeros.
+
+        Returns:
+            Kernel `[d, count]` and bias `[count]`, float32.
+        """
+        kernel, bias = np.zeros((len(scaled.mean), count)), np.zeros(count)
+        kernel[:, self.classes] = scaled.factor[:, None] * self.weights
+        bias[self.classes] = self.bias - (scaled.mean * scaled.factor) @ self.weights
+        return kernel.astype("float32"), bias.astype("float32")
+
 
 def scaling(features):
     """Standardizes each feature, and divides by the root of their number.
@@ -81,7 +96,7 @@ def _mean(features, function):
     return total / len(features)
 
 
-def fit(features, labels, seed=0):
+def fit(features, labels, seed=0, strength=None):
     """Fits logistic regression, of which C is chosen without a test image.
 
     Minimizes `|W|^2 / 2 + C sum_i cross-entropy_i`. Of the labels of each class up to a fifth is
@@ -93,6 +108,7 @@ def fit(features, labels, seed=0):
         features: scaled, `[n, d]`.
         labels: `[n]`, of at least two classes.
         seed: of what is held out; default 0.
+        strength: C where it is known; default None, it is chosen.
 
     Returns:
         A `Classifier` of all n.
@@ -113,30 +129,10 @@ def fit(features, labels, seed=0):
         # Without penalty worth the name it stops early, which held-out labels judge as well.
         warnings.simplefilter("ignore")
         x, basis = _in_span(features)
-        strength = _chosen(x, labels, seed)
+        strength = _chosen(x, labels, seed) if strength is None else strength
         weights, bias = _solved(x, labels, classes, strength)
         weights = (weights if basis is None else basis @ weights).astype("float32")
         return Classifier(classes, weights, bias.astype("float32"), strength)
-
-
-def layer(scaled, features, numbers, classes, seed=0):
-    """The classifier of `fit` as weights of a layer on the features themselves.
-
-    Args:
-        scaled: a `Scaling`.
-        features: as they come, `[n, d]`.
-        numbers: of the classes `[n]`; one that is absent has zeros.
-        classes: how many there are.
-        seed: as in `fit`.
-
-    Returns:
-        Kernel `[d, classes]` and bias `[classes]`, float32.
-    """
-    fitted = fit(scaled(features), numbers, seed)
-    kernel, bias = np.zeros((features.shape[1], classes), "float32"), np.zeros(classes, "float32")
-    kernel[:, fitted.classes] = scaled.factor[:, None] * fitted.weights
-    bias[fitted.classes] = fitted.bias - (scaled.mean * scaled.factor) @ fitted.weights
-    return kernel, bias
 
 
 def folds(labels, seed):

@@ -48,16 +48,16 @@ def explore(cfg, console=None):
         n = len(found)
         if n < 2:
             raise ValueError(f"A map needs two images at least. Received: {n} of {found.title}")
-        method = map.chosen(cfg.map, n)
+        layout = map.chosen(cfg.map, n)
         with _bar(console) as bar:
-            bar.add_task(f"{map.TITLES[method]} of {n:,} images", total=None)
-            points = map.coordinates(found.vectors, method, cfg.seed)
+            bar.add_task(f"{map.TITLES[layout]} of {n:,} images", total=None)
+            points = map.coordinates(found.vectors, layout, cfg.seed)
         count = min(n, cfg.clusters) or clusters.number(n)
         cluster = clusters.of(found.vectors, count, cfg.seed)
         say(f"{cluster.max() + 1} clusters by k-means: --clusters asks for others.")
         nearest = near.nearest(found.vectors, cfg.neighbours)
         about = [
-            ("laid out by", map.TITLES[method]),
+            ("laid out by", map.TITLES[layout]),
             ("in", f"{cluster.max() + 1} clusters"),
             ("encoder", _shown(found.encoder)),
         ]
@@ -72,7 +72,7 @@ def explore(cfg, console=None):
             "megabytes": round(size / 1e6, 1),
             "thumbnails": f"{sheets.side} pixels, " + ("files beside it" if beside else "in it"),
             "unreadable": len(sheets.missing),
-            "map": method,
+            "map": layout,
             "clusters": int(cluster.max() + 1),
             "neighbours": nearest[1].shape[1],
             "dataset": found.title,

@@ -14,8 +14,8 @@ FEWEST = 10  # images, below which there are no neighbourhoods to draw
 COMPONENTS = 50  # that t-SNE looks at
 
 
-def chosen(method, n):
-    """The method that `--map` means for n images: `auto` is UMAP where it is installed.
+def chosen(layout, n):
+    """The layout that `--map` means for n images: `auto` is UMAP where it is installed.
 
     Returns:
         `umap`, `tsne` or `pca`.
@@ -26,19 +26,19 @@ def chosen(method, n):
     if n < FEWEST:
         return "pca"
     installed = importlib.util.find_spec("umap") is not None
-    if method == "umap" and not installed:
+    if layout == "umap" and not installed:
         raise ImportError("--map=umap needs umap-learn: pip install -r requirements-tools.txt")
-    if method != "auto":
-        return method
+    if layout != "auto":
+        return layout
     return "umap" if installed else "tsne" if n <= TSNE_MOST else "pca"
 
 
-def coordinates(vectors, method, seed=0):
+def coordinates(vectors, layout, seed=0):
     """A map of vectors, the same for the same seed.
 
     Args:
         vectors: `[n, d]`; their directions count, as in kNN.
-        method: `umap`, `tsne` or `pca`.
+        layout: `umap`, `tsne` or `pca`.
         seed: of what is drawn; default 0.
 
     Returns:
@@ -51,7 +51,7 @@ def coordinates(vectors, method, seed=0):
     x = unit(vectors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, of compilers, of spectra
-        points = {"umap": _umap, "tsne": _tsne, "pca": _pca}[method](x, seed)
+        points = {"umap": _umap, "tsne": _tsne, "pca": _pca}[layout](x, seed)
     return framed(points)
 
 

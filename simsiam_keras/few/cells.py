@@ -143,9 +143,10 @@ def network(cell, net, start, images, features, tuning, on_step):
     scaled = None if features is None else logistic.scaling(features)
 
     def fit(rows, rate):
-        head = scaled and logistic.layer(
-            scaled, features[rows], numbers[rows], len(classes), tuning.seed
-        )
+        head = None
+        if scaled:
+            fitted = logistic.fit(scaled(features[rows]), numbers[rows], tuning.seed)
+            head = fitted.layer(scaled, len(classes))
         steps, seed = tuning.steps_of(len(rows), net.batch_size), [tuning.seed, cell.draw.number]
         net.fit(start, head, train[rows], numbers[rows], steps, rate, seed, on_step)
         return steps

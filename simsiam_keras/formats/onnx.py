@@ -2,6 +2,7 @@
 
 import keras
 
+from simsiam_keras import devices
 from simsiam_keras.formats import graphs, preprocessing, quantize
 
 # Operator sets from which each converter's files were run here, and up to which it goes.
@@ -132,11 +133,11 @@ def _from_torch(encoder, opset):
             return self.encoder(pixels, training=False)
 
     file = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), devices.on_host():
         # By tracing: the newer exporter takes five times as long and onnxscript besides.
         torch.onnx.export(
             Encode().eval(),
-            (torch.zeros(2, *encoder.input_shape[1:]),),
+            (keras.ops.zeros((2, *encoder.input_shape[1:])),),
             file,
             input_names=["pixels"],
             output_names=["features"],

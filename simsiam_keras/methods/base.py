@@ -122,6 +122,12 @@ class JointEmbedding(keras.Model):
         checks.check_compiled(type(self).__name__, **given, weighted_metrics=weighted_metrics)
         super().compile(optimizer, **kwargs)
 
+    def compile_from_config(self, config):
+        # Keras's own leaves a model that overrides `compile` without an optimizer.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
         checks.check_rate(self.optimizer, kwargs.get("callbacks"))
         if distribute.replicas() == 1:  # else a batch is not what one of them gets

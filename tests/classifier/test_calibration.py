@@ -100,6 +100,18 @@ def test_a_gain_has_the_standard_error_of_a_mean():
     assert calibration.gain([1.0], [0.0]) == (1.0, np.inf)
 
 
+def test_the_best_of_many_by_chance_exceeds_that_in_five_percent():
+    random = np.random.default_rng(0)
+    for n, tries in ((12, 20), (60, 5), (2, 1)):
+        values = random.normal(size=(4000, tries, n))
+        means, errors = values.mean(-1), values.std(-1, ddof=1) / np.sqrt(n)
+        beyond = ((means / errors).max(-1) > calibration.errors_by_chance(n, tries)).mean()
+        assert 0.04 < beyond < 0.06
+        if tries > 1:  # two standard errors are far too few
+            assert ((means / errors).max(-1) > 2).mean() > 0.1
+    assert calibration.errors_by_chance(1, 3) == np.inf
+
+
 def error_by_loops(confidence, right, bins=15, middle=False):
     total = 0.0
     for b in range(bins):

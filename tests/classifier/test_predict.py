@@ -71,7 +71,7 @@ def test_what_is_sure_was_right_as_often_on_held_out_images(tuned):
         found = calibration.sure(card.thresholds, precision)
         if found:
             assert found.right / found.images >= precision
-    assert card.held_out == 24
+    assert card.held_out in (24, 60)  # of the fine-tuned network or of the linear probe
 
 
 def test_names_that_are_hard_to_write_come_back(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_keras import cards, export
 from simsiam_keras.__main__ import main
-from simsiam_keras.few import cells, command, finetune, rows, table
+from simsiam_keras.few import cells, finetune, rows, table
 from tests.few import small
 from tests.test_backends import OTHERS, call
 
@@ -257,19 +257,6 @@ def test_what_is_no_encoder_is_named(tmp_path, capsys):
         assert sentence in capsys.readouterr().err
     assert worth("--dataset=digits") == 2
     assert "--encoder is required: a run folder or a .keras file" in capsys.readouterr().err
-
-
-def test_views_are_mirrored_as_the_runs_were(tmp_path):
-    class Flags:
-        flip = "auto"
-
-    path = tmp_path / "encoder.keras"
-    assert command.flip_of(Flags, path)
-    for recipe, mirrored in (("digits", False), ("cifar", True)):
-        (tmp_path / "flags.cfg").write_text(f"--recipe={recipe}\n")
-        assert command.flip_of(Flags, path) == mirrored
-    Flags.flip = "off"
-    assert not command.flip_of(Flags, path)
 
 
 def test_the_model_of_a_loaded_encoder_gives_its_features(tmp_path):

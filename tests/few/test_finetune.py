@@ -104,8 +104,8 @@ def test_the_head_begins_as_the_linear_classifier():
     random = np.random.default_rng(0)
     features, labels = random.normal(3, 2, (40, 7)).astype("float32"), np.arange(40) % 3
     scaled = logistic.scaling(features)
-    kernel, bias = logistic.layer(scaled, features, labels, 3, 0)
     fitted = logistic.fit(scaled(features), labels, 0)
+    kernel, bias = fitted.layer(scaled, 3)
     expected = scaled(features) @ fitted.weights + fitted.bias
     np.testing.assert_allclose(features @ kernel + bias, expected, atol=1e-4)
     without_mean = features @ kernel + fitted.bias

@@ -223,6 +223,13 @@ def test_a_second_export_adds_to_the_first(tiny, tmp_path):
     assert set(cards.read(tmp_path).forms) == {"encoder.keras", "encoder.onnx"}
 
 
+def test_what_was_taken_away_is_taken_off_the_card(tiny, tmp_path):
+    assert call(tiny, tmp_path, "--format=keras,saved_model") == 0
+    shutil.rmtree(tmp_path / "encoder")
+    assert call(tiny, tmp_path, "--format=keras") == 0
+    assert set(cards.read(tmp_path).digest) == {"encoder.keras", "README.md"}
+
+
 def test_forms_of_another_encoder_are_not_left_without_a_card(tiny, tmp_path, capfd, encoder):
     assert call(tiny, tmp_path, "--format=onnx,keras") == 0
     other = keras.models.clone_model(encoder.model)
