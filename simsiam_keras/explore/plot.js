@@ -86,8 +86,9 @@ function bringIntoView(i) {
 function pointAt(x, y, reach = REACH) {
   let best = -1, least = reach * reach;
   for (let i = 0; i < n; i++) {
-    const [px, py] = toScreen(i), distance = (px - x) ** 2 + (py - y) ** 2;
-    if (distance < least && isShown(i)) [best, least] = [i, distance];
+    const dx = points[2 * i] * view.scale + view.x - x, dy = (1 - points[2 * i + 1]) * view.scale + view.y - y;
+    const distance = dx * dx + dy * dy;
+    if (distance < least && isShown(i)) { best = i; least = distance; }
   }
   return best >= 0 ? best : pictureAt(x, y);
 }
@@ -145,6 +146,19 @@ function drawTile(where, i, x, y, side) {
   const { side: tile, columns, each } = data.sprites, place = i % each;
   where.drawImage(sheet, (place % columns) * tile, Math.floor(place / columns) * tile, tile, tile, x, y, side, side);
   return true;
+}
+
+// Kept as they are drawn: browsers forget what is decoded of many large sheets, and would decode it anew.
+const kept = new Map();
+function drawPicture(i, x, y) {
+  if (!kept.has(i)) {
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 2 * PICTURE;
+    if (!drawTile(tile.getContext("2d"), i, 0, 0, tile.width)) return;
+    if (kept.size >= 2000) kept.clear();
+    kept.set(i, tile);
+  }
+  pen.drawImage(kept.get(i), x, y, PICTURE, PICTURE);
 }
 
 function thumbnail(i, side, into = document.createElement("canvas")) {
@@ -214,23 +228,26 @@ function drawPictures(onScreen, of, count) {
   const mode = document.getElementById("shown").value;
   drawnPictures = [];
   if (mode === "never" || (mode === "zoomed" && onScreen.length > FEW)) return;
-  const taken = new Map(), cell = (x, y) => `${Math.floor(x / GAP)} ${Math.floor(y / GAP)}`;
+  const taken = new Map(), cell = (x, y) => 4096 * Math.floor(x / GAP) + Math.floor(y / GAP);
   const order = state.found ? onScreen.filter((i) => state.found[i]) : onScreen;
   for (const i of order) {
     const [x, y] = toScreen(i);
-    let free = true;
-    for (const dx of [-GAP, 0, GAP]) for (const dy of [-GAP, 0, GAP])
-      for (const [ox, oy] of taken.get(cell(x + dx, y + dy)) || [])
-        free &&= Math.abs(ox - x) >= GAP || Math.abs(oy - y) >= GAP;
-    if (!free) continue;
-    if (!taken.has(cell(x, y))) taken.set(cell(x, y), []);
-    taken.get(cell(x, y)).push([x, y]);
+    if (taken.has(cell(x, y)) || !hasRoom(x, y, taken, cell)) continue;
+    taken.set(cell(x, y), [x, y]);
     drawnPictures.push(i);
     const left = x - PICTURE / 2, top = y - PICTURE / 2;
     pen.fillStyle = colourOf(of[i], count);
     pen.fillRect(left - 2, top - 2, PICTURE + 4, PICTURE + 4);
-    drawTile(pen, i, left, top, PICTURE);
+    drawPicture(i, left, top);
   }
+}
+
+function hasRoom(x, y, taken, cell) {
+  for (let dx = -GAP; dx <= GAP; dx += GAP) for (let dy = -GAP; dy <= GAP; dy += GAP) {
+    const other = taken.get(cell(x + dx, y + dy));
+    if (other && Math.abs(other[0] - x) < GAP && Math.abs(other[1] - y) < GAP) return false;
+  }
+  return true;
 }
 
 function ring(i, radius, colour, width) {
