@@ -146,11 +146,9 @@ def _said(fact):
         far = fact["largest_difference"]
         return f"features differ by {far:.2g} of the largest" if far else "the same features"
     if "loss_in_points" in fact:
-        value = next(value for name, value in fact.items() if f"{name}_float" in fact)
-        lost = fact["loss_in_points"]
-        return (
-            f"kNN {100 * value:.1f} %, {lost:+.1f} points lost; least cosine {fact['cosine']:.3f}"
-        )
+        name = next(name for name in fact if f"{name}_float" in fact)
+        found, own = (f"{100 * fact[key]:.1f}" for key in (name, f"{name}_float"))
+        return f"kNN {found} % where the encoder has {own}; least cosine {fact['cosine']:.3f}"
     return f"least cosine {fact['cosine']:.3f}"
 
 
