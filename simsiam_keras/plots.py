@@ -1,5 +1,7 @@
 """Pictures: augmented pairs, curves of a run, and a map of the embedding."""
 
+import warnings
+
 import numpy as np
 
 
@@ -123,6 +125,8 @@ def embedding_map(features, labels, class_names, path, title, seed=0, limit=2000
 def confusion(matrix, class_names, path, title):
     """Draws which classes are taken for which, each row as shares of its images.
 
+    Up to 20 classes have the numbers in their cells, up to 50 their names.
+
     Args:
         matrix: counts `[classes, classes]`, rows true, columns predicted.
         class_names: names of the classes.
@@ -131,18 +135,20 @@ def confusion(matrix, class_names, path, title):
     """
     n = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(16, max(4.5, 0.42 * n + 2))
-    figure, (ax,) = _figure(1, (side, side))
+    side = 2.5 + 0.42 * min(n, 40)
+    figure, (ax,) = _figure(1, (side + 1, side))
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.set(xlabel="classified as", ylabel="is", xticks=[], yticks=[])
+    if n <= 50:
+        names = [_shortened(name) for name in class_names]
+        ax.set_xticks(range(n), names, rotation=45, ha="right", fontsize=9)
+        ax.set_yticks(range(n), names, fontsize=9)
+        for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+            text.set_parse_math(False)
     if n <= 20:
         for i, j in np.argwhere(matrix > 0):
             ink = "white" if shares[i, j] > 0.5 else "black"
             ax.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=ink)
-    ax.set(xticks=[], yticks=[])
-    for i, name in enumerate(class_names if n <= 50 else ()):
-        _write(ax.text(-0.7, i, "", ha="right", va="center", fontsize=8), name)
-        _write(ax.text(i, n - 0.2, "", ha="center", va="top", fontsize=8, rotation=90), name)
-    ax.set_title("rows: true, columns: predicted", fontsize=9)
     _save(figure, path, title)
 
 
@@ -173,11 +179,22 @@ def _colour(i, count):
 
 def _save(figure, path, title):
     _write(figure.suptitle("", fontsize=10), title)
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
+        figure.savefig(path, dpi=110)
 
 
 def _write(text, words):
     # A name of the user's may hold two dollars, which would be mathematics, begin with _, which
     # Matplotlib leaves out of legends, or hold bytes that are no text.
     text.set_parse_math(False)
-    text.set_text(str(words).encode(errors="replace").decode())
+    text.set_text(_plain(words))
+
+
+def _plain(words):
+    return str(words).encode(errors="replace").decode()
+
+
+def _shortened(name, most=24):
+    name = " ".join(_plain(name).split())
+    return name if len(name) <= most else f"{name[: most - 3]}..."

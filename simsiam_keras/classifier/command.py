@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from simsiam_keras import devices, export, inputs, interrupts, runs, settings
+from simsiam_keras import devices, export, inputs, interrupts, plots, runs, settings
 from simsiam_keras.classifier import calibration, figures, files, labels, network, probe, report
 from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation.linear import held_out_split
@@ -237,7 +237,9 @@ def _measured(cfg, found, data, names, encoder, run_dir):
         thresholds=thresholds,
         held_out=len(found.held_out[1]),
     )
-    figures.confusion(run_dir / "plots" / "confusion.png", counts, names)
+    (run_dir / "plots").mkdir(exist_ok=True)
+    title = f"{counts.sum():,} test images"
+    plots.confusion(counts, names, run_dir / "plots" / "confusion.png", title)
     figures.reliability(
         run_dir / "plots" / "reliability.png",
         *(report.confidence(*test, degree) for degree in (1.0, temperature)),

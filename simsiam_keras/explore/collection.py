@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_keras import export, inputs
-from simsiam_keras.data import folders, ranges, sources
+from simsiam_keras.data import folders, sources
 from simsiam_keras.evaluation import encoded
-from simsiam_keras.explore import pictures
-from simsiam_keras.gallery import vectors
+from simsiam_keras.gallery import pictures, vectors
 
 UNLABELLED = -1
 ALL = "all"
@@ -68,29 +67,18 @@ def of(cfg, run_dir, console, say):
 
 def from_vectors(found, cfg, say):
     """A `Collection` of a `gallery.vectors.Vectors`."""
-    about = getattr(found, "about", None)
-    value_range = ranges.chosen(cfg.value_range, getattr(about, "stored_range", None))
-    channels = getattr(about, "channels", 3)
-    if found.root:
-        known = None if isinstance(value_range, str) and value_range == ranges.AUTO else value_range
-        shown = pictures.Files(found.root, found.names, known, channels)
-    else:
-
-        def load(split):
-            return sources.load(about.dataset, cfg.data_dir or None, split, channels=channels)
-
-        shown = pictures.numbered(found.names, found.splits, load)
     if not len(found.names):
         raise ValueError(f"{cfg.vectors} has no row; write it again with `embed`")
+    rows = found.names, found.splits
     return Collection(
-        title=getattr(about, "dataset", "") or found.root,
+        title=found.about.dataset,
         root=found.root,
         names=list(found.names),
         splits=list(found.splits),
         labels=_single(found.labels, say),
         class_names=list(found.class_names) if found.class_names else None,
         vectors=found.vectors,
-        pictures=shown,
+        pictures=pictures.of_vectors(found.about, *rows, cfg.value_range, cfg.data_dir),
         encoder=found.encoder,
     )
 
@@ -148,9 +136,7 @@ def _root(loaded):
     places = [os.path.abspath(source.found.place) for source in loaded]
     if not all(map(os.path.isdir, places)) or not all(source.names for source in loaded):
         return "", [""] * len(loaded)
-    root = places[0] if len(places) == 1 else os.path.commonpath(places)
-    inside = [os.path.relpath(place, root).replace(os.sep, "/") for place in places]
-    return root, ["" if path == "." else f"{path}/" for path in inside]
+    return vectors.under_one(places)
 
 
 def _pictures(root, names, loaded, rows):

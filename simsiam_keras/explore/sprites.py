@@ -11,11 +11,11 @@ from PIL import Image
 
 from simsiam_keras.data import images as codec
 from simsiam_keras.errors import sentence
+from simsiam_keras.gallery.pictures import GREY, tile
 
 SIDES = (128, 112, 96, 80, 64, 48, 40, 32)
 WIDE = 2048  # pixels of a sheet at most, which every browser decodes
 QUALITY = 80
-GREY = 128  # of a tile whose picture cannot be read
 SAMPLE = 144  # pictures by which the size of all is foreseen
 
 
@@ -41,14 +41,6 @@ class Sheets:
     def size(self):
         """Bytes of all."""
         return sum(map(len, self.jpegs))
-
-
-def tile(pictures, number, side):
-    """The middle of a picture as a square, uint8 `[side, side, 3]`, or an error in its place."""
-    try:
-        return codec.resize_and_crop(pictures.read(number, side), side)
-    except Exception as error:  # every decoder raises what it likes
-        return error
 
 
 def tiles(pictures, numbers, side):

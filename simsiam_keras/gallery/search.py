@@ -13,7 +13,7 @@ from rich.text import Text
 from simsiam_keras import cards, config, export, plots, runs, settings
 from simsiam_keras.data import images as codec
 from simsiam_keras.errors import sentence
-from simsiam_keras.gallery import embed, exact, index, sheets, vectors
+from simsiam_keras.gallery import embed, exact, index, pictures, sheets, vectors
 from simsiam_keras.progress import saying
 
 ANSWERS, SHEET = "answers.jsonl", "sheet.png"
@@ -63,7 +63,7 @@ def search(cfg, console=None):
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     runs.write_atomically(folder / ANSWERS, lines)
-    plots.write_png(folder / SHEET, _sheet(answers, reader.about.channels))
+    plots.write_png(folder / SHEET, _sheet(answers, reader.about, cfg.value_range, say))
     Console(soft_wrap=False).print(_table(answers))
     return {
         "queries": len(queries),
@@ -157,13 +157,23 @@ def _gallery(cfg, console):
     return made["vectors"]
 
 
-def _sheet(answers, channels):
-    rows = []
-    for answer in answers[: SHOWN[0]]:
-        row = [(sheets.thumbnail(answer["query"], channels=channels), "query")]
+def _sheet(answers, about, value_range, say):
+    answers = answers[: SHOWN[0]]
+    files = [answer["query"] for answer in answers]
+    asked = pictures.Paths(files, pictures.range_of(about, value_range), about.channels)
+    shown = [found for answer in answers for found in answer["found"][: SHOWN[1]]]
+    names, splits = ([found[key] for found in shown] for key in ("name", "split"))
+    try:
+        gallery = pictures.of_vectors(about, names, splits, value_range)
+    except Exception as error:  # a data set that is not here any more; the answers are
+        say(f"{SHEET} has no pictures of the gallery: {sentence(error)}")
+        gallery = None
+    rows, numbers = [], iter(range(len(shown)))
+    for place, answer in enumerate(answers):
+        row = [(pictures.tile_or_grey(asked, place, sheets.SIDE), "query")]
         for found in answer["found"][: SHOWN[1]]:
             caption = f"{found['similarity']:.3f} {found.get('class') or found['name']}"
-            row.append((sheets.thumbnail(found["path"], channels=channels), caption))
+            row.append((pictures.tile_or_grey(gallery, next(numbers), sheets.SIDE), caption))
         rows.append(row)
     return sheets.sheet(rows)
 

@@ -3,32 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from simsiam_keras.data import images as codec
-
 SIDE, GAP, CAPTION = 128, 8, 18  # px
-MISSING = (200, 200, 200)
 INK, PAPER, QUERY = (40, 40, 40), (255, 255, 255), (190, 60, 40)
-
-
-def thumbnail(item, side=SIDE, channels=3):
-    """A square picture of an image's centre; grey where it cannot be read.
-
-    Args:
-        item: a path, encoded bytes, or None.
-        side: in pixels; default 128.
-        channels: of the image; only of 1 or 3 there is a picture.
-
-    Returns:
-        uint8 `[side, side, 3]`.
-    """
-    try:
-        image = codec.decode(item, side, None, channels)
-        if channels not in (1, 3):
-            image = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
-        image = codec.resize_and_crop(np.ascontiguousarray(image), side)
-        return np.ascontiguousarray(np.broadcast_to(image, (side, side, 3)))
-    except Exception:  # every decoder raises what it likes
-        return np.full((side, side, 3), MISSING, "uint8")
 
 
 def sheet(rows, side=SIDE):

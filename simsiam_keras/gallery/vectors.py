@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simsiam_keras import runs
@@ -102,6 +103,29 @@ class Vectors:
         return path_of(self.about, self.rows.names[number])
 
 
+def under_one(roots):
+    """The folder above several, and what names below each of them begin with there.
+
+    Args:
+        roots: absolute paths; "" where names are below no folder.
+
+    Returns:
+        `(root, prefixes)`; `""` and as many empty texts where they have no folder in common.
+
+    Example:
+    >>> under_one(["/photos/train", "/photos/test/small"])
+    ('/photos', ['train/', 'test/small/'])
+    """
+    try:
+        root = os.path.commonpath(roots)
+    except ValueError:  # not all absolute, or on several drives
+        root = ""
+    if not root:
+        return "", [""] * len(roots)
+    inside = [os.path.relpath(path, root).replace(os.sep, "/") for path in roots]
+    return root, ["" if path == "." else f"{path}/" for path in inside]
+
+
 def path_of(about, name):
     """Where the image of a row lies; None where it is in no folder."""
     return os.path.join(about.root, *name.split("/")) if about.root else None
@@ -171,20 +195,28 @@ class Reader:
             several of these with commas.
 
     Attributes:
-        about: an `About`, of the first file.
+        about: an `About`, of the first file; where files have roots of their own, such as the
+            splits of one folder, its `root` is the folder above them all.
         files: the list of files.
 
     Raises:
-        ValueError: if there is none, one is no such file, or they are of different encoders.
+        ValueError: if there is none, one is no such file, or they are of different encoders or
+            classes.
     """
 
     def __init__(self, paths):
         self.files = _files(paths)
         self._opened = [_opened(path) for path in self.files]
         abouts = [about for about, _ in self._opened]
-        self.about = abouts[0]
+        root, self._prefixes = under_one([about.root for about in abouts])
+        if not root and any(about.root for about in abouts):
+            raise ValueError(
+                f"{', '.join(self.files)} are of images that no folder has in common: give vectors "
+                "of one data set"
+            )
+        self.about = dataclasses.replace(abouts[0], root=root)
         for path, other in zip(self.files, abouts, strict=True):
-            for name in ("encoder", "root", "class_names", "several"):
+            for name in ("encoder", "class_names", "several"):
                 if getattr(other, name) != getattr(self.about, name):
                     raise ValueError(
                         f"{path} and {self.files[0]} have another `{name}`: give vectors that one "
@@ -203,19 +235,26 @@ class Reader:
 
     def rows(self):
         """The `Rows` of all."""
-        names = [n for n in self._opened[0][1].schema_arrow.names if n != "vector"]
-        table = pa.concat_tables([file.read(columns=names) for _, file in self._opened])
-        return _rows(table, self.about)
+        return _rows(self._table(("vector",)), self.about)
 
     def some(self, numbers):
         """What a few rows say, dicts by their numbers: name, path, split, label and class."""
-        names = [n for n in self._opened[0][1].schema_arrow.names if n not in _OF_FILES]
-        table = pa.concat_tables([file.read(columns=names) for _, file in self._opened])
-        rows = table.take(pa.array(numbers)).to_pylist()
+        rows = self._table(_OF_FILES).take(pa.array(numbers)).to_pylist()
         return {
             number: {**row, "path": path_of(self.about, row["name"])}
             for number, row in zip(np.asarray(numbers).tolist(), rows, strict=True)
         }
+
+    def _table(self, without):
+        """All columns but some, names below the root of all."""
+        tables = []
+        for prefix, (_, file) in zip(self._prefixes, self._opened, strict=True):
+            kept = [n for n in file.schema_arrow.names if n not in without]
+            table = file.read(columns=kept)
+            names = pc.binary_join_element_wise(prefix, table["name"], "")
+            tables.append(table.set_column(kept.index("name"), "name", names))
+        # Files without a label have no column of classes.
+        return pa.concat_tables(tables, promote_options="default")
 
     def vectors(self):
         """All vectors, float32 `[n, d]`."""

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from simsiam_keras.data.base import ArraySource
-from simsiam_keras.explore import pictures, sprites
+from simsiam_keras.explore import sprites
+from simsiam_keras.gallery import pictures
 
 
 class Plain:

@@ -1,5 +1,6 @@
 """`embed`: the Parquet says of each vector what it is of; parts and updates give the same."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -82,6 +83,29 @@ def test_shards_are_the_whole(encoder, folder, tmp_path):
     order = np.argsort(parts.names)
     np.testing.assert_allclose(parts.vectors[order], whole.vectors, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(parts.labels[order], whole.labels)
+
+
+def test_splits_of_a_folder_are_read_together(encoder, folder, tmp_path):
+    for split in ("train", "test"):
+        shutil.copytree(folder / "dog", tmp_path / "both" / split / "dog")
+        shutil.copytree(folder / "dog" / "deep", tmp_path / "both" / split / "a")
+    (tmp_path / "both" / "test" / "a" / "c.png").unlink()
+    for split in ("train", "test"):
+        run(encoder, tmp_path / "both", tmp_path / split, f"--split={split}")
+    paths = [str(tmp_path / split / vectors.NAME) for split in ("test", "train")]
+    found = vectors.read(",".join(paths))
+    assert found.root == str(tmp_path / "both") and found.splits[0] == "test"
+    singles = [vectors.read(path) for path in paths]
+    assert [found.path(i) for i in range(len(found.names))] == [
+        single.path(i) for single in singles for i in range(len(single.names))
+    ]
+    assert all(name.startswith(f"{s}/") for name, s in zip(found.names, found.splits, strict=True))
+    some = vectors.Reader(",".join(paths)).some([0, len(found.names) - 1])
+    assert some[0]["path"] == found.path(0) and os.path.exists(some[0]["path"])
+    elsewhere = dataclasses.replace(singles[0].about, root="", dataset="npz:a")
+    vectors.write(tmp_path / "npz.parquet", elsewhere, singles[0].rows, singles[0].vectors)
+    with pytest.raises(ValueError, match="no folder has in common"):
+        vectors.read(f"{paths[0]},{tmp_path / 'npz.parquet'}")
 
 
 def test_an_update_takes_what_is_new_or_changed(encoder, folder, tmp_path, capfd):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from simsiam_keras import encoders, export
 from simsiam_keras.__main__ import main
-from simsiam_keras.gallery import search, sheets
+from simsiam_keras.data import images as codec
+from simsiam_keras.gallery import pictures, search, sheets
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_photograph_finds_itself_first(encoder, folder, tmp_path, capsys):
     picture = np.asarray(Image.open(tmp_path / "out" / "sheet.png"))
     x, y = sheets.GAP, sheets.GAP
     shown = picture[y : y + sheets.SIDE, x : x + sheets.SIDE]
-    expected = sheets.thumbnail(str(queries[0]))
+    expected = pictures.tile(pictures.Paths(queries), 0, sheets.SIDE)
     np.testing.assert_array_equal(shown, expected)
     second = picture[y : y + sheets.SIDE, x + sheets.SIDE + sheets.GAP :][:, : sheets.SIDE]
     np.testing.assert_array_equal(second, expected)
@@ -107,4 +108,33 @@ def test_the_saved_model_is_the_same_encoder(encoder, folder, tmp_path):
 
 
 def test_a_file_that_is_gone_is_grey(tmp_path):
-    assert (sheets.thumbnail(tmp_path / "none.png") == sheets.MISSING).all()
+    shown = pictures.tile_or_grey(pictures.Paths([tmp_path / "none.png"]), 0, 8)
+    assert (shown == pictures.GREY).all()
+
+
+def answer_on_the_sheet(out):
+    """The picture of the first answer to the first query, in the middle."""
+    picture = np.asarray(Image.open(out / search.SHEET))
+    x, y, side = 2 * sheets.GAP + sheets.SIDE, sheets.GAP, sheets.SIDE
+    return picture[y : y + side, x : x + side]
+
+
+def test_images_without_files_are_shown_while_their_data_are_there(
+    encoder, folder, tmp_path, capsys
+):
+    query = folder / "a" / "04.png"
+    images = np.full((3, 16, 16, 3), [[[[9]]], [[[99]]], [[[199]]]], "uint8")
+    images[1] = np.asarray(Image.open(query).crop((5, 0, 25, 20)).resize((16, 16)))
+    np.savez(tmp_path / "few.npz", test_images=images)
+    argv = [f"--encoder={encoder}", f"--dataset=npz:{tmp_path / 'few.npz'}", "--split=test"]
+    assert main(["embed", *argv, f"--run_dir={tmp_path / 'vectors'}"]) == 0
+    gallery, out = tmp_path / "vectors" / "vectors.parquet", tmp_path / "out"
+    assert run(encoder, gallery, query, out, "--k=1") == 0
+    assert answers(out)[0]["found"][0]["name"] == "image 1"
+    shown = answer_on_the_sheet(out)
+    np.testing.assert_array_equal(shown, codec.resize_and_crop(images[1], sheets.SIDE))
+    (tmp_path / "few.npz").unlink()
+    assert run(encoder, gallery, query, tmp_path / "later", "--k=1") == 0
+    assert answers(tmp_path / "later") == answers(out)
+    assert (answer_on_the_sheet(tmp_path / "later") == pictures.GREY).all()
+    assert "has no pictures of the gallery" in capsys.readouterr().err
