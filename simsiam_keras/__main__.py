@@ -178,6 +178,8 @@ def _print_table(command, result):
 def _spell(value):
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"{len(value)} rows, in result.json"
     if isinstance(value, list):
         return ", ".join(map(_spell, value))
     if isinstance(value, dict):

@@ -173,26 +173,28 @@ def without_row(used, say):
 def beside(encoder, name):
     """Where what is made with an encoder lies by default."""
     path = Path(encoder)
-    return path.parent / (name if path.name == "encoder" else f"{path.stem}_{name}")
+    return path.parent / (name if path.stem == "encoder" else f"{path.stem}_{name}")
 
 
-def free(path, flags):
+def free(path, flags=None):
     """A folder for a command with its flags: the one named, or with a number where it is taken.
 
     Args:
         path: the folder that is named after the input.
-        flags: the resolved flags, values by name.
+        flags: the resolved flags, values by name; default None, of a command that is quickly
+            repeated, when what it reads may have changed.
 
     Returns:
-        `path`, or `path_2` and so on where the one before holds what other flags have made; one
-        that holds what these flags have made is given as it is.
+        `path`, or `path_2` and so on where the one before is finished. One that these flags have
+        made is given as it is.
     """
     path, number = Path(path), 1
     while True:
         folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
         if not (folder / "result.json").exists() or not (folder / "flags.cfg").exists():
             return folder
-        old = flagfile.values(folder / "flags.cfg")
-        if not runs.differences(old, runs.spelled(flags)):
-            return folder
+        if flags is not None:
+            old = flagfile.values(folder / "flags.cfg")
+            if not runs.differences(old, runs.spelled(flags)):
+                return folder
         number += 1

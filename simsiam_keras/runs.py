@@ -138,10 +138,13 @@ def _refuse(path, flags):
         return
     found = {p.name for p in path.iterdir()}  # once: the first process may be writing its flags
     if result(path) is not None:
-        raise ValueError(
-            f"{path} holds a finished run; give another --run_dir. To train on from its encoder, "
-            f"for more epochs or with other flags, add --weights={path}"
-        )
+        train_on = ""
+        if (path / "encoder.keras").exists():
+            train_on = (
+                ". To train on from its encoder, for more epochs or with other flags, add "
+                f"--weights={path}"
+            )
+        raise ValueError(f"{path} holds a finished run; give another --run_dir{train_on}")
     if "flags.cfg" in found:
         if any(path.glob("checkpoints/*")):  # else there is nothing to lose
             refuse_other_flags(path, flags, "an unfinished run")

@@ -238,7 +238,18 @@ LONG = ("--study=all", "--run_dir=saved_models/two")  # dozens of runs; two mach
 # The commands of the cards in flags/ are of the same kinds, and checked word by word above.
 RUN = [
     ROOT / f"{file}.md"
-    for file in ("README", "docs/ablations", "docs/data", "docs/family", "docs/machines")
+    for file in (
+        "README",
+        "docs/ablations",
+        "docs/classify",
+        "docs/data",
+        "docs/explore",
+        "docs/family",
+        "docs/handover",
+        "docs/machines",
+        "docs/probing",
+        "docs/search",
+    )
 ]
 
 
@@ -256,7 +267,8 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "flags").symlink_to(ROOT / "flags")
     photographs(folder / "photos", 130, 0)  # a batch of the README's, and no more
-    shutil.copy(folder / "photos" / "0.jpg", folder / "photo.jpg")
+    for query in ("photo", "one", "two"):
+        shutil.copy(folder / "photos" / "0.jpg", folder / f"{query}.jpg")
     for i, part in enumerate(("train/a", "train/b", "test/a", "test/b")):
         photographs(folder / "labelled" / part, 12, i + 1)
     return folder
@@ -285,12 +297,16 @@ def stand_in(folder):
 def run(command, *flags):
     """Runs a command, made small, where this machine can; whether it did."""
     cfg = config.parse(command, [flag for flag in flags if flag != "--help"])
-    if getattr(cfg, "dataset", "digits") not in LOCAL or not Path(PYTHON[cfg.backend]).exists():
+    data = getattr(cfg, "dataset", "") or "digits"  # which `export` takes for its card alone
+    if data not in LOCAL or not Path(PYTHON[cfg.backend]).exists():
         return False
     if str(getattr(cfg, "encoder", "")).startswith(FETCHED):
         if command == "pretrain" and not Path(cfg.run_dir, "encoder").exists():
             stand_in(cfg.run_dir)
         return False
+    encoder = Path(getattr(cfg, "encoder", ""))
+    if encoder.is_relative_to("saved_models") and not encoder.exists():
+        stand_in(Path(*encoder.parts[:2]))  # what another document has trained
     small = [*flags, *SMALL.get(command, ())]
     if cfg.backend == "tensorflow":
         written = Path(getattr(cfg, "run_dir", "") or "none")

@@ -64,9 +64,9 @@ def test_another_call_takes_another_folder(encoder, capfd):
     place = encoder.parent
     for flags in (["--knn_k=3"], ["--knn_k=4"], ["--knn_k=5"]):
         run("knn", encoder, *flags)
-    assert json.loads((place / "encoder_knn_3" / "result.json").read_text())["k"] == 5
+    assert json.loads((place / "knn_3" / "result.json").read_text())["k"] == 5
     assert main(["knn", f"--encoder={encoder}", "--dataset=digits", "--knn_k=4"]) == 2
-    assert "encoder_knn_2 holds a finished run" in capfd.readouterr().err
+    assert "knn_2 holds a finished run" in capfd.readouterr().err
 
 
 def test_each_class_and_the_first_five(encoder, tmp_path):

@@ -14,7 +14,7 @@ from simsiam_keras.classifier import calibration, figures, files, labels, networ
 from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation.linear import held_out_split
 from simsiam_keras.few import bars, finetune, images
-from simsiam_keras.few.command import ENCODER, encoder_of
+from simsiam_keras.few.command import encoder_of
 from simsiam_keras.progress import saying
 
 SHARES = ("validation_fraction", "labels_fraction", "layer_decay", "min_crop")
@@ -134,7 +134,7 @@ def _check(cfg):
 def _folder(cfg, path):
     if cfg.run_dir:
         return Path(cfg.run_dir)
-    return path.parent / ("fine_tune" if path.name == ENCODER else f"{path.stem}_fine_tune")
+    return inputs.free(inputs.beside(path, "fine_tune"), dataclasses.asdict(cfg))
 
 
 def _read(both, encoder, run_dir, console):

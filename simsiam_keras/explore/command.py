@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from simsiam_keras import runs, settings
+from simsiam_keras import inputs, runs, settings
 from simsiam_keras.evaluation.knn import unit
 from simsiam_keras.explore import (
     clusters,
@@ -138,9 +138,8 @@ def _folder(cfg, name):
         return Path(cfg.run_dir)
     if cfg.vectors:
         path = Path(cfg.vectors.split(",")[0])
-        return (path if path.is_dir() else path.parent) / name
-    path = Path(cfg.encoder)
-    return path.parent / (name if path.stem == "encoder" else f"{path.stem}_{name}")
+        return inputs.free((path if path.is_dir() else path.parent) / name)
+    return inputs.free(inputs.beside(cfg.encoder, name))
 
 
 def _write(path, content, found, megabytes, console):

@@ -166,7 +166,7 @@ def _trained(path):
 def _folder(cfg, path):
     if cfg.run_dir:
         return Path(cfg.run_dir)
-    return path.parent / ("worth" if path.name == ENCODER else f"{path.stem}_worth")
+    return inputs.free(inputs.beside(path, "worth"), dataclasses.asdict(cfg))
 
 
 def _identity(path, start, train_set, test_set):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from simsiam_keras import config, encoders, export
 from simsiam_keras.__main__ import main
-from simsiam_keras.explore import near, sprites
+from simsiam_keras.explore import command, near, sprites
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,14 @@ def test_the_defaults_of_a_script():
     cfg = config.make("duplicates", vectors="x.parquet")
     assert (cfg.threshold, cfg.split) == ("auto", "all")
     assert config.make("explore", vectors="x.parquet").page_mb == 50
+
+
+def test_a_second_call_lies_beside_the_first(encoder, photos, tmp_path):
+    shutil.copytree(encoder.parent, tmp_path / "run")
+    known = [f"--encoder={tmp_path / 'run' / 'encoder.keras'}", f"--dataset=folder:{photos}"]
+    for folder in ("explore", "explore_2", "explore_3"):
+        assert main(["explore", *known, "--map=pca"]) == 0
+        assert (tmp_path / "run" / folder / command.PAGE).is_file()
+    for folder in ("duplicates", "duplicates_2"):
+        assert main(["duplicates", *known, "--threshold=0.9"]) == 0
+        assert (tmp_path / "run" / folder / "groups.csv").is_file()
