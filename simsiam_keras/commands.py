@@ -58,7 +58,6 @@ def pretrain(cfg, console=None):
 
 
 @settings.own
-@settings.own
 def preview(cfg, console=None):
     """Draws pairs of views into a PNG.
 
@@ -75,7 +74,7 @@ def preview(cfg, console=None):
     source = inputs.images_of(cfg, cfg.split, channels=cfg.channels)
     inputs.tell(source, saying(console or Console(stderr=True)))
     path = Path(cfg.output or Path(cfg.run_dir) / "views.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    runs.make_folder(path.parent)
     recipe = build.recipe(cfg)
     grid = views.preview(cfg, recipe, source, cfg.pairs)
     plots.write_png(path, grid)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from simsiam_keras import cards, devices, saved_model
-from simsiam_keras.runs import settle
+from simsiam_keras.runs import make_folder, settle
 
 SIDES = ("inputs", "outputs")  # of a Keras model
 
@@ -93,7 +93,7 @@ def save_encoder(encoder, folder, eval_crop=1.0, stored_range=None, write=None, 
     write, replaced = write or forms_of(encoder), tuple(write or cards.PLAIN)
     cards.refuse_strangers(folder, replaced)
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         _replace(encoder, folder, eval_crop, stored_range, write, replaced, forms)
     except BaseException:

@@ -114,12 +114,21 @@ def locked(path, flags, write=True):
     if not write:
         yield path
         return
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with locks.held(path):
         _refuse(path, flags)  # again: it may have finished while we looked
         write_atomically(path / "flags.cfg", flagfile.write(flags))
         yield path
+
+
+def make_folder(path):
+    """Makes a folder that the user named, where there is none.
+
+    Raises:
+        RunFailed: if it cannot be made.
+    """
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def refuse_unspellable(path, flag):

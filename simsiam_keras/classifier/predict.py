@@ -55,7 +55,7 @@ def predict(cfg, console=None):
     if not sure:
         say(report.not_sure(card.thresholds, card.held_out, cfg.precision))
     found = _Counts(card, sure)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    runs.make_folder(output.parent)
     with runs.atomic_file(output) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")

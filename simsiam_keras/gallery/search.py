@@ -60,7 +60,7 @@ def search(cfg, console=None):
     seconds = time.perf_counter() - began
     answers = answers_of(reader, queries, similarities, numbers)
     folder = Path(cfg.run_dir) if cfg.run_dir else Path(reader.files[0]).parent / "search"
-    folder.mkdir(parents=True, exist_ok=True)
+    runs.make_folder(folder)
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     runs.write_atomically(folder / ANSWERS, lines)
     plots.write_png(folder / SHEET, _sheet(answers, reader.about, cfg.value_range, say))
@@ -149,6 +149,12 @@ def _gallery(cfg, console):
     """The path of the vectors; those of a data set are made first, or brought up to date."""
     kind = cfg.gallery.partition(":")[0]
     if kind != "folder":
+        path = Path(cfg.gallery)
+        if path.is_dir() and not any(path.glob("*.parquet")):
+            raise ValueError(
+                f"{path} has no .parquet of vectors; for a folder of images say "
+                f"--gallery=folder:{path}"
+            )
         return cfg.gallery
     options = {name: getattr(cfg, name) for name in _ALIKE}
     options |= {"dataset": cfg.gallery, "format": "parquet", "update": True}

@@ -96,6 +96,11 @@ def test_mistakes_are_said_in_a_sentence(encoder, folder, tmp_path, capsys):
     assert "has vectors of another encoder (32 wide" in capsys.readouterr().err
     assert run(encoder, tmp_path / "nothing", folder / "a" / "04.png", out) == 2
     assert "There is no" in capsys.readouterr().err
+    assert run(encoder, folder, folder / "a" / "04.png", out) == 2
+    assert f"for a folder of images say --gallery=folder:{folder}" in capsys.readouterr().err
+    inside = tmp_path / "text.jpg" / "out"  # below a file
+    assert run(encoder, parquet, folder / "a" / "04.png", inside) == 1
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
 
 def test_the_saved_model_is_the_same_encoder(encoder, folder, tmp_path):
