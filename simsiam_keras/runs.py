@@ -122,11 +122,7 @@ def locked(path, flags, write=True):
 
 
 def make_folder(path):
-    """Makes a folder that the user named, where there is none.
-
-    Raises:
-        RunFailed: if it cannot be made.
-    """
+    """Makes a folder where there is none, or raises `RunFailed`."""
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
 
