@@ -292,6 +292,15 @@ def test_a_preset_is_what_kerashub_computes(preset, tmp_path):
     np.testing.assert_allclose(loaded(IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_preset_is_exported_as_it_is(preset, tmp_path):
+    folder, _ = preset
+    flags = [f"--encoder=keras_hub:{folder}", "--image_size=16", f"--output={tmp_path / 'out'}"]
+    assert main(["export", *flags]) == 0
+    loaded = export.load_encoder(tmp_path / "out" / "encoder.keras")
+    expected, _ = started(f"--encoder=keras_hub:{folder}")
+    np.testing.assert_allclose(loaded(IMAGES), features(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_a_preset_can_be_left_at_random(preset):
     folder, _ = preset
     cfg = parsed(f"--encoder=keras_hub:{folder}", "--weights=none")

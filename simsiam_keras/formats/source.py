@@ -51,15 +51,13 @@ def opened(cfg, say):
     """
     if cfg.run_dir:
         return _of_run(cfg, say)
-    path = Path(cfg.weights)
-    if (path / "saved_model.pb").is_file():
-        path = _beside(path)
-    elif path.is_dir():
-        path = start.file_of(path)
-    if not cfg.encoder and path.suffix == ".keras" and path.is_file():
-        return _of_file(cfg, path, say)
     if not cfg.encoder and cfg.weights not in ("", "none", start.IMAGENET):
-        start.file_of(path)  # says what there may be
+        path = Path(cfg.weights)
+        if (path / "saved_model.pb").is_file():
+            path = _beside(path)
+        path = start.file_of(path)  # says what there may be
+        if path.suffix == ".keras":
+            return _of_file(cfg, path, say)
     encoder = start.architecture(cfg, cfg.image_size or SIDE)
     say(start.load(cfg, encoder))
     file = Path(cfg.weights).name  # no path: a card is read elsewhere

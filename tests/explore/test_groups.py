@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from simsiam_keras.evaluation.knn import unit
-from simsiam_keras.explore import copies, groups, near, pictures
+from simsiam_keras.explore import copies, groups, near
 from simsiam_keras.explore.collection import Collection
+from simsiam_keras.gallery import pictures
 
 FORMULA = '=1+1,"x".jpg'
 

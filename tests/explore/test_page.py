@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from simsiam_keras.evaluation.knn import unit
-from simsiam_keras.explore import near, page, pictures, sprites
+from simsiam_keras.explore import near, page, sprites
 from simsiam_keras.explore.collection import Collection
+from simsiam_keras.gallery import pictures
 from tests.explore import browser
 
 EVIL = "<img src=x onerror=alert(1)>.jpg"
