@@ -2,9 +2,13 @@
 
 import contextlib
 import importlib.util
+import math
 import sys
 
 import keras
+import numpy as np
+
+PIXELS = 2**20  # that an encoder sees at a time on a CPU: 20 images of 224 px
 
 
 def names():
@@ -79,6 +83,34 @@ def compiled(function):
 
         return tf.function(function)
     return function
+
+
+def images_at_a_time(shape):
+    """How many images an encoder had best see at a time.
+
+    On a CPU 16 of 224 px take a quarter of the memory that 256 take, and a little less time for
+    each: their maps stay near the processor. An accelerator takes as many as there are.
+
+    Args:
+        shape: of the images, `[n, height, width, channels]`.
+    """
+    n, height, width = shape[:3]
+    return max(1, n) if on_accelerator() else max(1, PIXELS // (height * width))
+
+
+def in_pieces(encode, images):
+    """Features of images, made of as many at a time as `images_at_a_time` has it.
+
+    Args:
+        encode: function of images to `[n, d]`.
+        images: `[n, height, width, channels]`.
+
+    Returns:
+        float32 `[n, d]`, a NumPy array.
+    """
+    pieces = max(1, math.ceil(len(images) / images_at_a_time(np.shape(images))))
+    found = [np.asarray(encode(part), "float32") for part in np.array_split(images, pieces)]
+    return found[0] if pieces == 1 else np.concatenate(found)
 
 
 def jit_compile(asked):

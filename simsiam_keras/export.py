@@ -53,7 +53,7 @@ class LoadedEncoder:
         Raises:
             ValueError: if the encoder gives something else.
         """
-        features = np.asarray(self._features(images), "float32")
+        features = devices.in_pieces(self._features, images)
         if features.shape != (len(images), self.dim):
             raise ValueError(
                 f"{self.path} must give {self.dim} features for each image. Received: "

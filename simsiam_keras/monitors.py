@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from simsiam_keras import distribute, evaluation
+from simsiam_keras import devices, distribute, evaluation
 from simsiam_keras.evaluation import collapse, encoded, knn, linear, precision
 from simsiam_keras.quality import CHOICE
 
@@ -75,7 +75,8 @@ def encoder_of(monitored):
         with distribute.alone():
             monitored.update()
             # `predict` divides a batch over replicas; `predict_on_batch` would give all to each.
-            return monitored.encoder.predict(images, batch_size=256, verbose=0)
+            at_a_time = min(256, devices.images_at_a_time(images.shape))
+            return monitored.encoder.predict(images, batch_size=at_a_time, verbose=0)
 
     return encode
 

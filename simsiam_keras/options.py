@@ -468,7 +468,9 @@ class TakesEncoder(Common):
         "Take an encoder that the card beside it, encoder.json, does not know, and one that holds "
         "code. Loading it may run whatever its author wrote.",
     )
-    batch_size: int = option(256, "Images in a forward step.", minimum=1)
+    batch_size: int = option(
+        256, "Images in a forward step; on a CPU large ones are taken fewer at a time.", minimum=1
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,5 +1,6 @@
-"""How far a run is and how long it takes: one bar on a terminal, lines elsewhere."""
+"""How far something is and how long it takes: one bar on a terminal, lines elsewhere."""
 
+import contextlib
 import datetime
 import functools
 import time
@@ -8,7 +9,7 @@ import keras
 from rich import progress
 from rich.console import Console
 
-SECONDS_BETWEEN_LINES = 30  # within an epoch, where there is no terminal
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal
 SECONDS_WORTH_SAYING = 5  # of compilation
 
 
@@ -119,8 +120,53 @@ class Progress(keras.callbacks.Callback):
         return shown + ("" if accuracy is None else f"  kNN {100 * accuracy:.1f} %")
 
     def _line(self, text):
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        saying(self.console)(text)
 
 
 def _clock(seconds):
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+@contextlib.contextmanager
+def counted(what, total, done, console):
+    """Shows how far something is.
+
+    Args:
+        what: is counted, in a word or two.
+        total: number of all.
+        done: how many there were before.
+        console: a `rich.console.Console`.
+
+    Yields:
+        A function of how many more there are.
+    """
+    began = last = None
+    first = done
+
+    def line(more):
+        nonlocal began, last, first, done
+        done += more
+        now = time.monotonic()
+        if began is None:  # the first one compiled
+            began, last, first = now, now, done
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        left = (total - done) * (now - began) / (done - first)
+        saying(console)(f"{what}: {done} of {total}, left {_clock(left)}")
+
+    if not console.is_terminal:
+        yield line
+        return
+    with progress.Progress(
+        progress.TextColumn("{task.description} {task.completed:.0f}/{task.total}"),
+        progress.BarColumn(bar_width=20),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(compact=True),
+        console=console,
+        speed_estimate_period=300,
+        transient=True,
+    ) as shown:
+        task = shown.add_task(what, total=total, completed=done)
+        yield lambda more: shown.advance(task, more)

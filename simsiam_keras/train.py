@@ -133,7 +133,7 @@ def pretrain(parts, run_dir, console):
             if keeper:
                 keeper.now()
             raise
-    return _finish(parts, run_dir, rows, began, say, stop.outcome(say)) if first else {}
+    return _finish(parts, run_dir, rows, began, console, stop.outcome(say)) if first else {}
 
 
 def _measured_before(parts, measured):
@@ -214,9 +214,9 @@ def _encoder_of(parts):
     return encoder
 
 
-def _finish(parts, run_dir, rows, began, say, stopped):
+def _finish(parts, run_dir, rows, began, console, stopped):
     """Exports the encoder, draws the pictures, and seals the run with result.json."""
-    probe = parts.probe
+    probe, say = parts.probe, progress.saying(console)
     trained = [row for row in rows if row["epoch"] > 0]
     encoder, kept = _encoder_of(parts), trained[-1]["epoch"]
     if parts.keep == "best":
@@ -225,7 +225,7 @@ def _finish(parts, run_dir, rows, began, say, stopped):
     whitened = None
     if parts.view_whitening:
         (before,) = (row for row in rows if row["epoch"] == kept)
-        encoder, whitened = _whitened(parts, encoder, before, say)
+        encoder, whitened = _whitened(parts, encoder, before, console)
     peak_memory = devices.peak_memory()
     with writing(run_dir / "encoder"):
         export.save_encoder(encoder, run_dir, parts.recipe.eval_crop, parts.source.value_range)
@@ -254,19 +254,26 @@ def _finish(parts, run_dir, rows, began, say, stopped):
     return {**result, "run_dir": str(run_dir)}
 
 
-def _whitened(parts, encoder, before, say):
+def _whitened(parts, encoder, before, console):
     """The encoder with view whitening and its kNN; without, where `--keep=best` finds it worse."""
+    images = min(whitening.IMAGES, len(parts.source))
     with distribute.alone():
-        pairs = parts.many_pairs(whitening.IMAGES)
         encode = monitors.encode_with(encoder)
-        found = whitening.whitened(encoder, encode, pairs, parts.view_whitening)
+        with progress.counted("view whitening, images", images, 0, console) as advance:
+
+            def pairs():
+                for pair in parts.many_pairs(images):
+                    yield pair
+                    advance(len(pair[0]))
+
+            found = whitening.whitened(encoder, encode, pairs(), parts.view_whitening)
         if not parts.probe:
             return found, None
         encode, best_is_left = monitors.encode_with(found), parts.keep == "best"
         measured = monitors.knn_measure(encode, parts.recipe, parts.probe, choice=best_is_left)
     if best_is_left and choice(measured) < choice(before):
         values = f"{choice(measured):.4f} with it, {choice(before):.4f} without"
-        say(f"View whitening is left out: kNN of the bank is {values}.")
+        progress.saying(console)(f"View whitening is left out: kNN of the bank is {values}.")
         return encoder, None
     return found, measured
 

@@ -13,9 +13,9 @@ from simsiam_keras import devices, export, inputs, interrupts, plots, runs, sett
 from simsiam_keras.classifier import calibration, figures, files, labels, network, probe, report
 from simsiam_keras.crops import mirrored
 from simsiam_keras.evaluation.linear import held_out_split
-from simsiam_keras.few import bars, finetune, images
+from simsiam_keras.few import finetune, images
 from simsiam_keras.few.command import encoder_of
-from simsiam_keras.progress import saying
+from simsiam_keras.progress import counted, saying
 
 SHARES = ("validation_fraction", "labels_fraction", "layer_decay", "min_crop")
 
@@ -164,7 +164,7 @@ def _read(both, encoder, run_dir, console):
 
 def _features(encoder, kept, console, rows=256):
     found = []
-    with bars.bar("images, features", len(kept), 0, console) as advance:
+    with counted("images, features", len(kept), 0, console) as advance:
         for first in range(0, len(kept), rows):
             found.append(encoder(np.asarray(kept[first : first + rows])))
             advance(len(found[-1]))
@@ -201,7 +201,7 @@ def _trained(cfg, encoder, data, flip, run_dir, console):
                 highlight=False,
             )
 
-    with bars.bar("fine-tuning, steps", total, 0, console) as advance:
+    with counted("fine-tuning, steps", total, 0, console) as advance:
         trained = network.train(
             net,
             encoder.model.get_weights(),

@@ -6,8 +6,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from simsiam_keras import cards, devices, export, runs, saved_model
 from simsiam_keras.errors import reading
 
@@ -54,7 +52,7 @@ class Classifier:
 
     def __call__(self, images):
         """Probabilities `[n, classes]`, float32, of uint8 images `[n, side, side, channels]`."""
-        return np.asarray(self._model.predict_on_batch(images), "float32")
+        return devices.in_pieces(self._model.predict_on_batch, images)
 
 
 def save(folder, model, card):

@@ -12,8 +12,7 @@ from simsiam_keras import inputs, runs, settings
 from simsiam_keras.classifier import calibration, files, report
 from simsiam_keras.data import batches
 from simsiam_keras.errors import sentence
-from simsiam_keras.few import bars
-from simsiam_keras.progress import saying
+from simsiam_keras.progress import counted, saying
 
 COLUMNS = ("file", "label", "probability", "second_label", "second_probability", "sure")
 OF_CLASS = "p_"  # before a class's name, in the name of its column
@@ -60,7 +59,7 @@ def predict(cfg, console=None):
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *(OF_CLASS + name for name in card.classes)])
-        with bars.bar("images", len(source), 0, console) as advance:
+        with counted("images", len(source), 0, console) as advance:
             for rows, images in batches.decoded(
                 source, card.image_shape[0], card.eval_crop, cfg.batch_size
             ):

@@ -117,7 +117,8 @@ class Network:
 
     def logits(self, images):
         """Logits `[n, classes]` of images as they are."""
-        found, size = [], min(_ROWS, -(-len(images) // _FEWEST) * _FEWEST)
+        most = min(_ROWS, devices.images_at_a_time(np.shape(images)))
+        found, size = [], max(1, min(most, -(-len(images) // _FEWEST) * _FEWEST))
         for first in range(0, len(images), size):
             part = np.asarray(images[first : first + size])
             rows = np.arange(size) % len(part)  # of one shape, so compiled once

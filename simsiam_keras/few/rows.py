@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from simsiam_keras import monitors
 from simsiam_keras.evaluation import encoded, hog
 from simsiam_keras.few.finetune import random_like
 
@@ -80,7 +81,7 @@ def features(name, encoder, start, source, seed):
         return Described(hog_side(source), crop, hog.hog)
     if name == RANDOM:
         made = random_like(encoder.model, seed)
-        return Described(encoder.image_size, crop, made.predict_on_batch)
+        return Described(encoder.image_size, crop, monitors.encode_with(made))
     chosen = {START: start, TRAINED: encoder}[name]
     return Described(chosen.image_size, crop, chosen)
 

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 
 from simsiam_keras.evaluation import logistic
-from simsiam_keras.few import bars, cells, draws, finetune, images, rows
+from simsiam_keras.few import cells, draws, finetune, images, rows
+from simsiam_keras.progress import counted
 
 # What the network of a row begins with.
 TRAINED_ON = {
@@ -91,7 +92,7 @@ class Table:
         linear = [row for row in self.titles if row not in TRAINED_ON]
         total = len([cell for cell in self.cells if cell.row in linear])
         waiting = sum(len(self._waiting(row)) for row in linear)
-        with bars.bar("classifiers", total, total - waiting, self.console) as advance:
+        with counted("classifiers", total, total - waiting, self.console) as advance:
             for row in linear:
                 cells_of = self._waiting(row)
                 if not cells_of:
@@ -116,7 +117,7 @@ class Table:
         _refuse_changed(data, self.labels)
         waiting = [cell for row in trained for cell in self._waiting(row)]
         steps = sum(self._steps(tuning, cell) for cell in waiting)
-        with bars.bar("fine-tuning, steps", steps, 0, self.console) as advance:
+        with counted("fine-tuning, steps", steps, 0, self.console) as advance:
             for row in trained:
                 self._train(row, data, tuning, functools.partial(advance, 1))
 
