@@ -46,9 +46,8 @@ def features(encoder, source, flip, seed, batch_size, min_crop=0.08):
         batches = pipeline.training_images(source, m, place, order=lambda _: padded)
         found = []
         for (batch,) in batches:
-            batch = batch if isinstance(batch, dict) else {"images": batch}
-            (view,) = engine(**batch, training=True)
-            found.append(encoder(views.uint8(view)))
+            (view,) = views.made_of(engine, batch)
+            found.append(encoder(view))
         return np.concatenate(found)[: len(rows)]
 
     return of

@@ -82,13 +82,11 @@ def sample_pairs(cfg, recipe, source, pairs=1):
     order = {"seed": cfg.seed, "order": lambda epoch: first}  # of every epoch, for other draws
     if cfg.augment == "host":
         made = pipeline.training_views(source, host(recipe), n, epochs=pairs, **order)
-    else:
-        (batch,) = next(pipeline.training_images(source, n, canvas(source, recipe), **order))
-        batch = batch if isinstance(batch, dict) else {"images": batch}
-        with devices.on_host():
-            engine = device(recipe, cfg.seed)  # not the model's layer, which counts steps
-            made = [engine(**batch, training=True) for _ in range(pairs)]
-    return [uint8(x) for pair in made for x in pair]
+        return [uint8(x) for pair in made for x in pair]
+    (batch,) = next(pipeline.training_images(source, n, canvas(source, recipe), **order))
+    with devices.on_host():
+        engine = device(recipe, cfg.seed)  # not the model's layer, which counts steps
+        return [x for _ in range(pairs) for x in made_of(engine, batch)]
 
 
 def many_pairs(cfg, recipe, source, images):
@@ -114,8 +112,31 @@ def many_pairs(cfg, recipe, source, images):
         return
     engine = device(recipe, cfg.seed)
     for (batch,) in pipeline.training_images(source, m, canvas(source, recipe), **order):
-        batch = batch if isinstance(batch, dict) else {"images": batch}
-        yield tuple(map(uint8, engine(**batch, training=True)))
+        yield made_of(engine, batch)
+
+
+def made_of(engine, batch):
+    """The views of a batch by the device's engine, outside of a model.
+
+    Large images are taken a few at a time: operation by operation, 200 pairs of 224 px would fill
+    9 GiB. Each few are a step of the engine, with draws of its own.
+
+    Args:
+        engine: from `device`.
+        batch: of `pipeline.training_images`, images or a dict of what the engine takes.
+
+    Returns:
+        A tuple of arrays, uint8 `[n, size, size, channels]`.
+    """
+    batch = batch if isinstance(batch, dict) else {"images": batch}
+    shape = batch["images"].shape
+    pieces = max(1, math.ceil(shape[0] / devices.images_at_a_time(shape)))
+    split = {name: np.array_split(value, pieces) for name, value in batch.items()}
+    made = []
+    for i in range(pieces):
+        few = {name: values[i] for name, values in split.items()}
+        made.append([uint8(view) for view in engine(**few, training=True)])
+    return tuple(np.concatenate(same) for same in zip(*made, strict=True))
 
 
 def preview(cfg, recipe, source, pairs):
