@@ -20,7 +20,7 @@ DEVICE_CANVAS = (2.25, 1.5)
 DIAGNOSED = 200
 # Pairs of views of each of them, for LiDAR; the other measures are of the first pair.
 PAIRS = 2
-BATCH = 128  # images whose pairs are made at a time
+BATCH, OF_PHOTOGRAPHS = 128, 32  # images whose pairs are made at a time; the latter are read whole
 
 
 def canvas(source, recipe):
@@ -101,7 +101,7 @@ def many_pairs(cfg, recipe, source, images):
     Yields:
         `(x1, x2)`, each uint8 `[m, size, size, channels]`.
     """
-    m = min(BATCH, len(source))
+    m = min(OF_PHOTOGRAPHS if canvas(source, recipe) else BATCH, len(source))
     recipe = dataclasses.replace(recipe, small_views=0)
     count = max(1, min(images, len(source)) // m) * m
     first = pipeline.epoch_order(len(source), cfg.seed, 0)[:count]

@@ -39,12 +39,14 @@ def number(text, pattern):
     return float(re.search(pattern, text).group(1))
 
 
+@pytest.mark.slow
 def test_photographs_to_an_encoder(tmp_path):
     said = run(tmp_path, "own_photographs.py", "--epochs=2")
     assert 0.5 < number(said, r"kNN after ([\d.]+)") <= 1
     assert (tmp_path / "encoder" / "encoder.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_warm_start_changes_the_weights(encoder, tmp_path):
     import keras
     import numpy as np
@@ -78,11 +80,13 @@ def test_an_encoder_of_ones_own(tmp_path):
     assert (tmp_path / "custom" / "encoder.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own(tmp_path):
     said = run(tmp_path, "custom_method.py", "--epochs=5")
     assert 0.7 < number(said, r"kNN ([\d.]+)") <= 1
 
 
+@pytest.mark.slow
 def test_callbacks(tmp_path):
     said = run(tmp_path, "callbacks.py", "--epochs=2")
     assert "kept SimSiam as" in said

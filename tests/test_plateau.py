@@ -158,6 +158,7 @@ def ended(request, tmp_path_factory):
     return run_dir, flags
 
 
+@pytest.mark.slow
 def test_a_run_ends_on_a_plateau_as_a_whole_one(ended):
     run_dir, flags = ended
     rows, result = read(run_dir)
@@ -168,6 +169,7 @@ def test_a_run_ends_on_a_plateau_as_a_whole_one(ended):
     assert result["loss"] == rows[-1]["loss"] and (run_dir / "encoder.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_twice_is_the_same(ended, tmp_path, monkeypatch):
     run_dir, flags = ended
     with monkeypatch.context() as patched:
@@ -180,6 +182,7 @@ def test_a_run_that_was_stopped_twice_is_the_same(ended, tmp_path, monkeypatch):
     assert (result["stopped"], result["epochs"]) == (wanted["stopped"], wanted["epochs"])
 
 
+@pytest.mark.slow
 def test_killed_after_its_end_it_trains_no_more(ended, tmp_path, capsys):
     run_dir, flags = ended
     copy = tmp_path / "run"
@@ -191,6 +194,7 @@ def test_killed_after_its_end_it_trains_no_more(ended, tmp_path, capsys):
     assert "Stopped on a plateau after epoch" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_without_the_flag_it_goes_on(tmp_path):
     assert pretrain(tmp_path / "run", "--stop_when=never") == 0
     rows, result = read(tmp_path / "run")

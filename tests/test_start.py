@@ -356,6 +356,7 @@ def trained(tmp_path, *flags):
     return run_dir, json.loads((run_dir / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_another_and_says_where_it_began(ours, tmp_path, capsys):
     folder, encoder = ours
     flags = [f"--weights={folder}", "--epochs=1", "--base_lr=0", "--image_size=16"]
@@ -374,6 +375,7 @@ def test_a_run_goes_on_from_another_and_says_where_it_began(ours, tmp_path, caps
     assert f"Starts from the weights of {folder}" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_training_that_harms_leaves_the_start(tmp_path):
     """With --keep=best the encoder is never worse, on a part of the bank, than it was."""
     folder, encoder = tmp_path / "start", encoders.resnet10((16, 16, 3), stem="cifar", width=4)
@@ -393,6 +395,7 @@ def test_training_that_harms_leaves_the_start(tmp_path):
     assert np.abs(export.load_encoder(last / "encoder.keras")(images) - loaded(images)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_an_epoch_is_looked_at_before_its_checkpoint(ours, tmp_path, monkeypatch):
     """A run that goes on after the checkpoint would never look at it again."""
     order, look, save = [], best.Keeper.look, checkpoints.save
@@ -412,6 +415,7 @@ def test_an_epoch_is_looked_at_before_its_checkpoint(ours, tmp_path, monkeypatch
     assert order == expected
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_run(ours, tmp_path, capsys):
     folder, encoder = ours
     flags = ["pretrain", *FEW, f"--weights={folder}", "--image_size=16", "--epochs=2"]
@@ -432,6 +436,7 @@ def test_other_weights_are_another_run(ours, tmp_path, capsys):
     assert "--weights=" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_run_names_the_way_on(ours, tmp_path, capsys):
     folder, _ = ours
     flags = [f"--weights={folder}", "--image_size=16"]
@@ -441,6 +446,7 @@ def test_a_finished_run_names_the_way_on(ours, tmp_path, capsys):
     assert f"add --weights={run_dir}" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_export_writes_the_encoder_of_a_run_from_known_weights(ours, tmp_path):
     folder, _ = ours
     run_dir, _ = trained(tmp_path, f"--weights={folder}", "--image_size=16", "--epochs=1")

@@ -89,6 +89,7 @@ def test_features_that_are_not_finite_end_the_run():
         whitening.scatter(lambda x: x * np.nan, pairs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["host", "device"])
 def test_a_run_leaves_it_in_its_encoder(augment, tmp_path, capsys):
     assert main(["pretrain", *FEW, f"--augment={augment}", f"--run_dir={tmp_path / 'plain'}"]) == 0
@@ -110,6 +111,7 @@ def test_a_run_leaves_it_in_its_encoder(augment, tmp_path, capsys):
     np.testing.assert_allclose(saved(images.astype("float32")), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_is_left_without_it_where_it_harms(tmp_path, monkeypatch, capsys):
     def worthless(within, shrinkage):  # in its place, a layer that tells nothing of an image
         return 1e-6 * np.ones_like(within)

@@ -156,6 +156,7 @@ def test_a_run_says_whether_it_helped(tmp_path, capsys):
     assert "Training" in result["verdict"] and "(360 images)" in result["verdict"]
 
 
+@pytest.mark.slow
 def test_without_labels_there_is_no_verdict(tmp_path):
     flags = [*FEW, "--probe_dataset=none", f"--run_dir={tmp_path / 'run'}"]
     assert main(["pretrain", *flags]) == 0

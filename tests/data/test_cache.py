@@ -203,6 +203,7 @@ RUN = (
 ).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["host", "device"])
 def test_a_run_is_the_same_with_it_and_without(augment, photos, tmp_path, capsys):
     rows = {}

@@ -358,6 +358,7 @@ def test_a_number_may_be_set():
     assert float(model.optimizer.learning_rate) == 0.25
 
 
+@pytest.mark.slow
 def test_inference_catches_up_with_training():
     model = trainable(optimizer=optimizers.SGD(0.0))
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype="uint8")
