@@ -232,6 +232,7 @@ SMALL = {
     "compare": [*ONE_EPOCH, "--seeds=1", "--linear=false", "--methods=simsiam,byol", "--jobs=2"],
     "study": [*ONE_EPOCH, "--seeds=1", "--linear=false", "--jobs=2"],
 }
+WRITE_ONCE = ("pretrain", "fine-tune", "explore")  # the folder --run_dir
 # What is downloaded, and what is made of it.
 FETCHED = ("keras_hub:", "keras.applications:", "saved_models/imagenet")
 LONG = ("--study=all", "--run_dir=saved_models/two")  # dozens of runs; two machines
@@ -310,7 +311,7 @@ def run(command, *flags):
     small = [*flags, *SMALL.get(command, ())]
     if cfg.backend == "tensorflow":
         written = Path(getattr(cfg, "run_dir", "") or "none")
-        if command == "pretrain" and (written / "result.json").exists():
+        if command in WRITE_ONCE and (written / "result.json").exists():
             shutil.rmtree(written)  # another document's
         assert main([command, *small]) == 0, (command, small)
     else:
