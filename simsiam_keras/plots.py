@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from simsiam_keras import runs
+
 
 def write_png(path, image):
     """Writes a uint8 image `[height, width, 3]`."""
@@ -179,9 +181,14 @@ def _colour(i, count):
 
 def _save(figure, path, title):
     _write(figure.suptitle("", fontsize=10), title)
-    with warnings.catch_warnings():
+    save(figure, path)
+
+
+def save(figure, path):
+    """Writes a figure of Matplotlib as PNG; it appears when it is whole."""
+    with runs.atomic_file(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font has not
-        figure.savefig(path, dpi=110)
+        figure.savefig(file, dpi=110, format="png")
 
 
 def _write(text, words):

@@ -194,11 +194,9 @@ def _trained(cfg, encoder, data, flip, run_dir, console):
         rows.append(row)
         runs.write_metrics(run_dir, rows)
         if not console.is_terminal:
-            console.print(
+            saying(console)(
                 f"epoch {row['epoch']}/{cfg.epochs}: held-out accuracy "
-                f"{100 * row['held_out_accuracy']:.1f} %, {row['seconds']:.0f} s",
-                soft_wrap=True,
-                highlight=False,
+                f"{100 * row['held_out_accuracy']:.1f} %, {row['seconds']:.0f} s"
             )
 
     with counted("fine-tuning, steps", total, 0, console) as advance:

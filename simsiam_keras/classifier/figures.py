@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from simsiam_keras import plots
 from simsiam_keras.classifier import calibration
 from simsiam_keras.study.figures import BLUE, GREY
 
@@ -38,4 +39,4 @@ def reliability(path, before, after):
         ax.legend(loc="upper left", fontsize=9)
         ax.grid(alpha=0.3)
     figure.axes[0].set_ylabel("share that is right")
-    figure.savefig(path, dpi=110)
+    plots.save(figure, path)

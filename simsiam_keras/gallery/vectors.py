@@ -251,8 +251,10 @@ class Reader:
         for prefix, (_, file) in zip(self._prefixes, self._opened, strict=True):
             kept = [n for n in file.schema_arrow.names if n not in without]
             table = file.read(columns=kept)
-            names = pc.binary_join_element_wise(prefix, table["name"], "")
-            tables.append(table.set_column(kept.index("name"), "name", names))
+            if prefix:
+                names = pc.binary_join_element_wise(prefix, table["name"], "")
+                table = table.set_column(kept.index("name"), "name", names)
+            tables.append(table)
         # Files without a label have no column of classes.
         return pa.concat_tables(tables, promote_options="default")
 

@@ -119,6 +119,12 @@ def test_config_holds_the_constructors_arguments():
     assert layer.recipe.small is None and layer.recipe.size == MULTI.size
 
 
+def test_one_image_is_no_batch():
+    """Unlike the host's engine, which makes views of a data set's single images too."""
+    with pytest.raises(ValueError, match="`images` must be .n, h, w, 3.* Received: shape="):
+        Device().views(CIFAR, np.zeros((32, 32, 3), "uint8"))
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0])
 def test_a_seed_out_of_range_is_named(seed):
     with pytest.raises(ValueError, match="`seed` must be an integer .* Received: seed="):
