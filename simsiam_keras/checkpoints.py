@@ -91,7 +91,8 @@ def save(run_dir, model, position, rows=(), run=None, seconds=0.0):
         run_dir: the run folder.
         model: a compiled and built `keras.Model` with an `encoder`.
         position: a `Position`, or the number of epochs completed.
-        rows: the rows of metrics.jsonl so far.
+        rows: the rows of metrics.jsonl so far; one of an epoch that the position is within, which a
+            signal at its end leaves, is not kept, as a run that goes on measures that epoch again.
         run: what makes the run this one: `{"flags": {name: text}, "data": {part: fingerprint}}`.
         seconds: that the steps of an unfinished epoch have taken.
 
@@ -117,7 +118,7 @@ def save(run_dir, model, position, rows=(), run=None, seconds=0.0):
         "step": position.step,
         "seconds": seconds,
         "run": run,
-        "rows": list(rows),
+        "rows": [row for row in rows if row["epoch"] <= position.epoch],
     }
     path = path_of(run_dir, position)
     path.parent.mkdir(exist_ok=True)

@@ -49,15 +49,20 @@ def same(a, b):
 
 def test_weights_optimizer_and_metrics_come_back_exactly(tmp_path):
     model = fit_once(compiled())
-    checkpoints.save(tmp_path, model, Position(0, 7), ROWS, RUN, seconds=3.5)
+    checkpoints.save(tmp_path, model, Position(1, 7), ROWS, RUN, seconds=3.5)
     metrics = [keras.ops.convert_to_numpy(v) for v in model.metrics_variables]
     assert any(metrics)
     fit_once(model)
     other = compiled()
     resumed = checkpoints.restore(tmp_path, other, RUN, steps=9, epochs=3)
-    assert resumed.position == (0, 7) and resumed.rows == ROWS and resumed.seconds == 3.5
+    assert resumed.position == (1, 7) and resumed.rows == ROWS and resumed.seconds == 3.5
     assert same(resumed.metrics, metrics)
     assert same(values(fit_once(other)), values(model))
+
+
+def test_the_row_of_an_epoch_that_goes_on_is_not_kept(tmp_path):
+    checkpoints.save(tmp_path, fit_once(compiled()), Position(0, 9), ROWS, RUN)
+    assert checkpoints.restore(tmp_path, compiled(), RUN).rows == ROWS[:1]
 
 
 def test_only_the_last_two_are_kept_by_number(tmp_path):

@@ -1,5 +1,6 @@
 """A machine that goes away, at any moment: the same command ends as the whole run does."""
 
+import itertools
 import json
 import os
 import random
@@ -10,8 +11,10 @@ import sys
 import threading
 import time
 
+import keras
 import pytest
 
+from simsiam_keras import interrupts
 from tests.conftest import ROOT
 from tests.faults import small
 
@@ -72,6 +75,37 @@ def test_killed_between_any_two_file_operations(augment, data, whole, tmp_path, 
         assert not (state / "result.json").exists()
         assert small.pretrain(state, *flags) == 0, (state, capfd.readouterr().err)
         assert small.outcome(state) == whole[augment], state
+
+
+@pytest.mark.slow
+def test_told_to_end_between_any_two_of_the_measurements_after_an_epoch(
+    data, whole, tmp_path, monkeypatch
+):
+    ends, stops = keras.callbacks.CallbackList.on_epoch_end, []
+
+    def end_before(number):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch != 1 or len(stops) > number:
+                return ends(self, epoch, logs)
+            for i, callback in enumerate(self.callbacks):
+                if i == number:
+                    stops.append(type(callback).__name__)
+                    raise interrupts.Interrupted(signal.SIGTERM)
+                callback.on_epoch_end(epoch, logs)
+            return None
+
+        return on_epoch_end
+
+    for number in itertools.count():
+        monkeypatch.setattr(keras.callbacks.CallbackList, "on_epoch_end", end_before(number))
+        run_dir = tmp_path / str(number)
+        code = small.pretrain(run_dir, data, "--augment=host")
+        if len(stops) == number:  # there is no such callback
+            break
+        assert code == 128 + signal.SIGTERM
+        assert small.pretrain(run_dir, data, "--augment=host") == 0
+        assert small.outcome(run_dir) == whole["host"], stops[-1]
+    assert {"KNN", "Row", "Record", "Checkpoint"} <= set(stops)
 
 
 def start(run_dir, *flags, backend="tensorflow", python=sys.executable):
