@@ -240,7 +240,8 @@ def resolve(split, names):
         names: tuple of the parts there are.
 
     Returns:
-        A name, or None where there is no such part or more than one.
+        A name, or None where there is no such part or more than one, and for TFDS's slices, such as
+        `train[:20%]`, which only TFDS cuts.
 
     Example:
     >>> resolve("val", ("Train", "valid")), resolve("test", ("test1", "test2"))
@@ -248,6 +249,8 @@ def resolve(split, names):
     """
     if split in names:
         return split
+    if re.search(r"[\[\]%+]", split):  # a part of a split, in TFDS's words: all of it is another
+        return None
     asked, roles = role(split), roles_of(names)
     found = [name for name in names if asked and roles[name] == asked]
     return found[0] if len(found) == 1 else None

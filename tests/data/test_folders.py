@@ -62,6 +62,14 @@ def test_split_folders_share_their_class_numbers(tmp_path):
         sources.load(spec, split="val")
 
 
+@pytest.mark.parametrize("part", ["train[:20%]", "train[:3]", "train+test"])
+def test_a_slice_of_a_split_is_not_all_of_it(part, tmp_path):
+    for name in ("train", "test"):
+        fill(tmp_path / name / "ant", 1)
+    with pytest.raises(sources.NoSuchSplit, match="one of test, train for"):
+        sources.load(f"folder:{tmp_path}", split=part)
+
+
 def test_an_undivided_folder_has_no_test_split(tmp_path):
     fill(tmp_path, 2)
     assert sources.splits(f"folder:{tmp_path}") == ("train", "all")
