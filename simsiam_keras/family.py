@@ -193,6 +193,7 @@ class FastSiamFlags(PredictorFlags):
         "All views through the network at once, faster with small batches on a GPU; BN then has "
         "the statistics of all of them.",
     )
+    output_affine: bool = redefine(SimSiamFlags, "output_affine")
 
     @property
     def full_views(self):

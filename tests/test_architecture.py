@@ -47,6 +47,7 @@ LEVELS = [
         "devices",
         "distribute",
         "moments",
+        "passes",
         "board",
         "checkpoints",
         "progress",

@@ -77,10 +77,12 @@ class JointEmbedding(keras.Model):
 
     def project(self, x, training):
         """The output z = f(x)."""
-        features = self.encoder(x, training=training)
-        if self.encoder_frozen:  # the heads alone learn
-            features = ops.stop_gradient(features)
+        features = self.held(self.encoder(x, training=training))
         return self.projector(features, training=training)
+
+    def held(self, features):
+        """Features that gradients do not pass while the heads alone learn."""
+        return ops.stop_gradient(features) if self.encoder_frozen else features
 
     def call(self, inputs, training=False):
         if isinstance(inputs, (tuple, list)):

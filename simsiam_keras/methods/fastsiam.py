@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from simsiam_keras import heads
+from simsiam_keras import heads, passes
 from simsiam_keras.family import FastSiamFlags
 from simsiam_keras.losses import at_least_float32, negative_cosine_similarity
 from simsiam_keras.methods.base import JointEmbedding
@@ -72,11 +72,14 @@ class FastSiam(JointEmbedding):
         self.built = True  # every part is built
 
     def embed(self, views, training):
-        x = [ops.concatenate(views)] if self.one_pass else views
-        z = [self.project(xi, training) for xi in x]
-        p = [self.predictor(zi, training=training) for zi in z]
         if self.one_pass:
-            z, p = ops.split(z[0], self.views), ops.split(p[0], self.views)
+            z = self.project(ops.concatenate(views), training)
+            p = self.predictor(z, training=training)
+            z, p = ops.split(z, self.views), ops.split(p, self.views)
+        else:
+            features = [self.held(f) for f in passes.apart(self.encoder, views, training)]
+            z = passes.apart(self.projector, features, training)
+            p = passes.apart(self.predictor, z, training)
         return {f"z{i}": zi for i, zi in enumerate(z, 1)} | {
             f"p{i}": pi for i, pi in enumerate(p, 1)
         }
@@ -93,7 +96,8 @@ class FastSiam(JointEmbedding):
 
     @classmethod
     def from_flags(cls, flags, encoder, augmenter, steps, images):
-        parts = (heads.projector_of(flags), heads.predictor_of(flags))
+        projector = heads.projector_of(flags, output_affine=flags.output_affine)
+        parts = (projector, heads.predictor_of(flags))
         return cls(encoder, *parts, augmenter, flags.views, flags.one_pass)
 
     def get_config(self):

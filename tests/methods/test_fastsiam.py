@@ -301,6 +301,13 @@ def test_flags_make_the_model_and_its_views():
     assert kernels == [(D, 4), (4, D)]
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_flag_gives_the_projectors_last_normalization_a_scale(learned):
+    flags = config.make("pretrain", method="fastsiam", output_dim=D, output_affine=learned)
+    model = FastSiam.from_flags(flags, tiny_encoder(), None, steps=1, images=N)
+    assert model.projector.layers[-1].scale == model.projector.layers[-1].center == learned
+
+
 def test_one_view_on_the_command_line_is_refused(capsys):
     assert main(["pretrain", "--method=fastsiam", "--views=1"]) == 2
     assert "views" in capsys.readouterr().err
