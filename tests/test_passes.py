@@ -1,4 +1,4 @@
-"""Views side by side on JAX: each has its own batch statistics, as in passes one after the other."""
+"""Views side by side on JAX: each has its own batch statistics, as one after the other."""
 
 import json
 
