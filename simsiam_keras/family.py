@@ -190,8 +190,8 @@ class FastSiamFlags(PredictorFlags):
     )
     one_pass: bool = option(
         False,
-        "All views through the network at once, faster with small batches on a GPU; BN then has "
-        "the statistics of all of them.",
+        "All views through the network as one batch, a little faster with small batches on a GPU; "
+        "BN then has the statistics of all of them.",
     )
     output_affine: bool = redefine(SimSiamFlags, "output_affine")
 
