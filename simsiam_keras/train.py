@@ -32,7 +32,7 @@ from simsiam_keras import (
     worth,
 )
 from simsiam_keras.data.base import told_by
-from simsiam_keras.errors import sentence, writing
+from simsiam_keras.errors import RunFailed, sentence, writing
 from simsiam_keras.quality import choice
 
 
@@ -322,4 +322,5 @@ def _try(path, draw, say):
         path.parent.mkdir(exist_ok=True)
         draw(path)
     except Exception as error:
-        say(f"{path} could not be drawn, all else goes on: {sentence(error)}")
+        why = error.__cause__ if isinstance(error, RunFailed) and error.__cause__ else error
+        say(f"{path} could not be drawn, all else goes on: {sentence(why)}")
