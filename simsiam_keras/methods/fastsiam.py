@@ -31,8 +31,8 @@ class FastSiam(JointEmbedding):
         predictor: likewise; default `heads.predictor(d / 4)`.
         augmenter: optional layer, images to K views, called inside the training step.
         views: K >= 2; default the paper's.
-        one_pass: all views through the network at once; default False, one after the other, so
-            that batch normalization has the statistics of each.
+        one_pass: all views through the network as one batch; default False, each by itself (see
+            `passes.apart`), so that batch normalization has the statistics of each.
         **kwargs: further arguments of `keras.Model`.
 
     Raises:
