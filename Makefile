@@ -28,9 +28,9 @@ demo:
 # Environments without TensorFlow, for the tests of the other backends.
 backends: .venv-jax .venv-torch
 
-.venv-%: requirements-%.txt
+.venv-%: requirements-%.txt requirements-onnx-%.txt
 	$(PYTHON) -m venv $@
-	$@/bin/pip install -q -r $<
+	$@/bin/pip install -q $(addprefix -r ,$^)
 
 # Every package of TensorFlow's environment and of the tests, pinned with hashes, without an index.
 lock:

@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.conftest import ROOT
 
 BACKENDS = {"": "tensorflow", "-jax": "jax", "-torch": "torch"}
-EXTRAS = ("jax", "torch", "data", "weights", "worth", "tools")
-OPTIONAL = ("-data", "-weights", "-worth", "-tools")
+EXTRAS = ("jax", "torch", "data", "weights", "worth", "tools", "onnx-jax", "onnx-torch")
+OPTIONAL = ("-data", "-weights", "-worth", "-tools", "-onnx-jax", "-onnx-torch")
 FILES = [f"requirements{suffix}.txt" for suffix in (*BACKENDS, *OPTIONAL, "-dev")]
 # What requirements.txt has besides its backend and the others do without.
 WITH_TENSORFLOW = {"keras-cv", "tensorflow-datasets", "importlib-resources"}

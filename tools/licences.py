@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = (".venv", ".venv-jax", ".venv-torch")
 FILES = [
     f"requirements{suffix}.txt"
-    for suffix in ("", "-jax", "-torch", "-data", "-weights", "-worth", "-tools", "-dev")
+    for suffix in (
+        *("", "-jax", "-torch", "-data", "-weights", "-worth", "-tools", "-onnx-jax"),
+        *("-onnx-torch", "-dev"),
+    )
 ]
 SPDX = {
     "Apache 2.0": "Apache-2.0",

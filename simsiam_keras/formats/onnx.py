@@ -33,9 +33,9 @@ def refuse(opset):
         elif backend == "jax":
             import jax2onnx  # noqa: F401
     except ImportError as error:
-        more = "; pip install jax2onnx" if backend == "jax" else ""
+        file = "tools" if backend == "tensorflow" else f"onnx-{backend}"
         raise ImportError(
-            f"ONNX needs {error.name}: pip install -r requirements-tools.txt{more}"
+            f"ONNX needs {error.name}: pip install -r requirements-{file}.txt"
         ) from error
     return onnx
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -70,3 +71,12 @@ def test_an_operator_set_that_a_converter_does_not_know(backend, tiny, tmp_path)
     done = call(backend, *flags, "--format=onnx", "--opset=12")
     assert done.returncode == 2 and "--opset must be within" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_told_with_the_file_for_the_backend(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for backend, file in (("tensorflow", "tools"), ("jax", "onnx-jax"), ("torch", "onnx-torch")):
+        monkeypatch.setattr(onnx.keras.backend, "backend", lambda found=backend: found)
+        with pytest.raises(ImportError, match=f"needs onnxruntime.*requirements-{file}.txt"):
+            onnx.refuse(18)
+        assert (ROOT / f"requirements-{file}.txt").exists()
