@@ -57,10 +57,10 @@ def load(
     become grey, by the luma of ITU-R 601. With any other number images must have that many, which
     are taken as they are; others are left out and named, or refused where they are one array.
 
-    Images of one size are decoded once, into memory, when they take no more than 4 GiB and have no
-    more than two megapixels each. Otherwise they are decoded whenever they are read; a TensorFlow
-    data set then keeps its encoded images in memory. Images that cannot be decoded are named,
-    counted and left out.
+    Images of one size are decoded once, into memory, when they take no more than 4 GiB, or 512 MiB
+    where they have more than 512 x 512 pixels, and have no more than two megapixels each. Otherwise
+    they are decoded whenever they are read; a TensorFlow data set then keeps its encoded images in
+    memory. Images that cannot be decoded are named, counted and left out.
 
     Args:
         spec: one of the above.

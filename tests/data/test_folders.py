@@ -144,6 +144,16 @@ def test_what_does_not_fit_is_decoded_when_read(tmp_path, monkeypatch):
     assert all(np.array_equal(inside.read(i), outside.read(i)) for i in range(3))
 
 
+def test_large_images_are_kept_decoded_only_where_they_are_few(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    monkeypatch.setattr(decoding, "LARGE_BYTES", 3 * 4 * 6 * 3 - 1)
+    assert isinstance(sources.load(f"folder:{tmp_path}"), sources.ArraySource)
+    monkeypatch.setattr(decoding, "LARGE", 4 * 6 - 1)
+    assert isinstance(sources.load(f"folder:{tmp_path}"), sources.EncodedSource)
+    monkeypatch.setattr(decoding, "LARGE_BYTES", 3 * 4 * 6 * 3)
+    assert isinstance(sources.load(f"folder:{tmp_path}"), sources.ArraySource)
+
+
 # Damaged images.
 
 
