@@ -6,7 +6,7 @@ Nothing of `simsiam_keras` is used. Network, loss, optimizer and schedule are th
 
     python -m simsiam_keras pretrain --method=simclr --dataset=folder:FOLDER --recipe=cifar
         --encoder=resnet10 --stem=stride2 --width=16 --epochs=14 --batch_size=128 --base_lr=.2
-        --projector_hidden=256 --output_dim=128 --temperature=.2 --knn_every=2
+        --projector_hidden=256 --output_dim=128 --temperature=.2 --knn_every=2 --augment=device
 
 so that their losses and accuracies can stand beside each other, epoch by epoch. It needs torch and
 torchvision, which no requirement of the package lists.

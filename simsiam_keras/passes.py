@@ -36,7 +36,7 @@ def apart(layer, views, training):
     kept = _momentum(layer)
     for variable, old, new in zip(layer.non_trainable_variables, before, after, strict=True):
         # m x + (1 - m) s of one view's statistics s after the other, from those of each alone.
-        shares = kept[variable.path] ** ops.arange(len(views) - 1, -1, -1, dtype=variable.dtype)
+        shares = kept[id(variable)] ** ops.arange(len(views) - 1, -1, -1, dtype=variable.dtype)
         variable.assign(old + ops.tensordot(shares, new - old, 1))
     return list(outputs)
 
@@ -49,7 +49,7 @@ def side_by_side(layer, views):
         and distribute.replicas() == 1
         and len({tuple(x.shape) for x in views}) == 1
         and all(_known(part) for part in layer._flatten_layers())
-        and all(v.path in _momentum(layer) for v in layer.non_trainable_variables)
+        and {id(v) for v in layer.non_trainable_variables} <= _momentum(layer).keys()
     )
 
 
@@ -60,9 +60,9 @@ def _known(layer):
 
 
 def _momentum(layer):
-    """Momentum of the moving statistics, by the paths of their variables."""
+    """Momentum of the moving statistics, by the `id` of their variables: paths may repeat."""
     return {
-        variable.path: part.momentum
+        id(variable): part.momentum
         for part in layer._flatten_layers()
         if isinstance(part, keras.layers.BatchNormalization)
         for variable in (part.moving_mean, part.moving_variance)

@@ -42,7 +42,7 @@ def noted(layer, x):
     return taken[-1]
 
 one, other = trained(noted), trained(lambda layer, x: False)
-wrong = trained(original, lambda layer: {path: 1.0 for path in momentum(layer)})
+wrong = trained(original, lambda layer: {key: 1.0 for key in momentum(layer)})
 def furthest(a, b):
     return max(float(np.abs(np.subtract(x, y)).max()) for x, y in zip(a, b))
 print(json.dumps({

@@ -166,10 +166,11 @@ def run_side(size, flags):
     late = build.recipe(cfg)
     early = dataclasses.replace(late, size=cfg.early_size or late.size)
     hello = {"batch_size": cfg.batch_size, "method": cfg.method, "views": cfg.full_views}
-    return hello, {
-        name: steps_of(cfg, recipe, images, size.chunk)[1]
-        for name, recipe in (("early", early), ("late", late))
-    }
+    runs = {"late": steps_of(cfg, late, images, size.chunk)[1]}
+    runs["early"] = runs["late"]  # without smaller views there is nothing else to compile
+    if early != late:
+        runs["early"] = steps_of(cfg, early, images, size.chunk)[1]
+    return hello, runs
 
 
 def profile(run, steps):

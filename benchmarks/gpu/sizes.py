@@ -33,9 +33,7 @@ class Size:
     epochs: int = 800  # at most
     every: int = 30  # epochs between two checkpoints, and two kNN measurements
     reserve: float = 40.0  # seconds that are kept for what comes after the run
-    rest: float = (
-        120.0  # seconds of the run besides its epochs, kNN, and what compiling took before
-    )
+    rest: float = 120.0  # seconds of the run besides its epochs, kNN and compiling
     look: float = 4.0  # seconds of a kNN and a checkpoint
     between: float = 0.15  # seconds between two epochs
 
